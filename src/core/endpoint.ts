@@ -1,0 +1,26 @@
+import type { InstanceState } from "../api/instance.ts";
+
+/** One process behind the router, as its source (supervisor, file, cluster) sees it now. */
+export interface Endpoint {
+  /** One start of one process: a new pod or process of the same id has another uid. */
+  uid: string;
+  /** Instance id: `0`, `code-0`. */
+  id: string;
+  variant: string;
+  /** `http://127.0.0.1:41234`; empty while it has no address. */
+  url: string;
+  state: InstanceState;
+  restarts: number;
+  pid?: number;
+  pod?: string;
+  device?: string;
+  tokensPerSecond?: number;
+  /** Why it is not Ready, in words. */
+  message?: string;
+}
+
+/** Where the router learns its endpoints. `onChange` is called after every change; the returned function stops that. */
+export interface EndpointSource {
+  list(): readonly Endpoint[];
+  onChange(listener: () => void): () => void;
+}

@@ -1,0 +1,164 @@
+import type { Usage } from "../api/backend.ts";
+
+/**
+ * What routers must agree on and must not lose: episodes, budgets, reservations, session bindings. Two homes: embedded (src/store/embedded,
+ * node:sqlite) for one router, Redis (later) for several. Every method is one atomic step. All reject with `store_unavailable` when the
+ * store cannot be asked: the router then denies.
+ *
+ * `tenant` is the caller's key name, "" under auth.mode None. An id of another tenant does not exist.
+ */
+export interface StateStore {
+  /**
+   * The one step before dispatch: starts the episode when it is unknown, refuses when it has ended, reserves `worstCase` in every claim
+   * or in none, binds the session. Durable when it resolves. The same requestId twice is the same admission.
+   */
+  admit(request: AdmitRequest): Promise<Admission>;
+  /** Gives back what a reservation did not use. Only the first call for a requestId counts. `usage` null: the request never reached an instance. */
+  settle(requestId: string, usage: Usage | null): Promise<void>;
+  /** Reservations that no settle has closed, oldest first: after a crash, what the router must ask the instances about. */
+  openReservations(): Promise<Reservation[]>;
+
+  startEpisode(tenant: string, start: EpisodeStart): Promise<Episode>;
+  episode(tenant: string, id: string): Promise<Episode | undefined>;
+  episodes(tenant: string): Promise<Episode[]>;
+  /** Records progress, extends the deadline when it is near. `not_found`, `episode_ended`. */
+  progress(tenant: string, id: string, event: ProgressEvent, detail?: string): Promise<Episode>;
+  /** Ends it once; a second end returns the first. */
+  endEpisode(tenant: string, id: string, reason: EndReason): Promise<Episode>;
+  /** Events of one episode after sequence number `after`, oldest first. */
+  episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]>;
+  /** Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. */
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void;
+
+  binding(tenant: string, sessionKey: string): Promise<Binding | undefined>;
+  bindings(tenant: string): Promise<Binding[]>;
+  dropBinding(tenant: string, sessionKey: string): Promise<boolean>;
+
+  /** What is spent and reserved now; for status, headers and tests. */
+  budget(claim: BudgetClaim, tenant: string): Promise<BudgetView>;
+  close(): Promise<void>;
+}
+
+export interface AdmitRequest {
+  requestId: string;
+  tenant: string;
+  episode?: EpisodeStart & { id: string };
+  session?: Omit<Binding, "lastUsedAt">;
+  /** The instance that will serve it, for recovery. */
+  instance: string;
+  claims: BudgetClaim[];
+  /** Upper bound of prompt + completion, in tokens. */
+  worstCase: number;
+  /** Least that makes the request worth running (prompt bound + 1): with `clamp`, less than this left is a denial. */
+  minimum: number;
+  /** Reserve what is left, down to `minimum`, instead of denying. */
+  clamp: boolean;
+}
+
+/** One limit that applies to a request. The episode's own limit is added by the store, which alone knows it. */
+export interface BudgetClaim {
+  scope: "role" | "pool" | "key";
+  /** Role name, `pool`, or key name. */
+  id: string;
+  /** Role budgets count inside an episode; without one, inside the window. */
+  episodeId?: string;
+  /** Tokens; > 0. */
+  limit: number;
+  /** Fixed windows aligned to the Unix epoch; a window, once left, never opens again. Absent: for ever (or for the episode). */
+  windowSeconds?: number;
+}
+
+export interface BudgetView {
+  scope: BudgetClaim["scope"] | "episode";
+  id: string;
+  limit: number;
+  spent: number;
+  reserved: number;
+  /** Seconds to the next window, when there is one. */
+  resetSeconds?: number;
+}
+
+export type Admission =
+  | { ok: true; reserved: number; episode?: Episode; budgets: BudgetView[] }
+  | { ok: false; code: "budget_exhausted"; budget: BudgetView }
+  | { ok: false; code: "episode_ended"; episode: Episode };
+
+export interface Reservation {
+  requestId: string;
+  tenant: string;
+  instance: string;
+  tokens: number;
+  episodeId?: string;
+  /** Unix milliseconds. */
+  at: number;
+}
+
+export interface Binding {
+  tenant: string;
+  /** Unique key of (tenant, role or agent, id); also the KV cache's key on the instance. */
+  key: string;
+  /** As the caller wrote it. */
+  id: string;
+  /** Role name, or `agent:<id>`, or `instance:<id>`. */
+  role: string;
+  instance: string;
+  episodeId?: string;
+  /** Unix milliseconds. */
+  lastUsedAt: number;
+}
+
+export const PROGRESS_EVENTS = [
+  "test_discovery",
+  "test_execution",
+  "file_write",
+  "patch",
+  "token_usage",
+  "topology_switch",
+  "llm_response",
+] as const;
+export type ProgressEvent = (typeof PROGRESS_EVENTS)[number];
+export const END_REASONS = ["finished", "cancelled", "idle", "deadline", "max_deadline"] as const;
+export type EndReason = (typeof END_REASONS)[number];
+
+/** How long an episode may run; all in seconds. `budgetTokens` 0 = no limit. */
+export interface EpisodeSettings {
+  timeoutSeconds: number;
+  progressExtendSeconds: number;
+  maxTimeoutSeconds: number;
+  idleTimeoutSeconds: number;
+  retainSeconds: number;
+  budgetTokens: number;
+}
+
+export interface EpisodeStart {
+  /** Absent: the store makes one (`ep_` and 128 random bits). */
+  id?: string;
+  settings: EpisodeSettings;
+  metadata?: Record<string, string>;
+}
+
+export interface Episode {
+  tenant: string;
+  id: string;
+  state: "active" | "ended";
+  endReason?: EndReason;
+  /** Unix milliseconds, as it was on the wall at the start; never used to decide. */
+  startedAt: number;
+  /** Milliseconds left by the clock that decides; 0 when ended. */
+  remainingMs: number;
+  extensions: number;
+  tokensUsed: number;
+  tokensReserved: number;
+  lastProgress: { event: string; at: number };
+  settings: EpisodeSettings;
+  metadata: Record<string, string>;
+}
+
+export interface EpisodeEvent {
+  /** From 1, without gaps, per episode: the SSE id. */
+  seq: number;
+  kind: "started" | "progress" | "extended" | "ended";
+  /** Unix milliseconds. */
+  at: number;
+  data: Record<string, string | number>;
+}
