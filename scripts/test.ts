@@ -1,0 +1,124 @@
+/**
+ * `npm test`: every suite that this machine can run, a line each, failures in full, and one closing line that adds up what ran.
+ * `npm test -- NAME...` runs only the named suites; `npm test -- --list` names them.
+ */
+import { spawn } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runChecks } from "./checks.ts";
+
+interface Tally {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+/** The part of vitest's JSON report that is read here. */
+interface Report {
+  testResults: {
+    name: string;
+    status: string;
+    message?: string;
+    assertionResults: { status: string; fullName: string; failureMessages: string[] | null }[];
+  }[];
+}
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const SUITES: Record<string, string[]> = {
+  unit: ["src", "operator", "runtime-image", "scripts"],
+  house: ["test/house.test.ts"],
+  conformance: ["test/conformance"],
+  integration: ["test/integration"],
+  e2e: ["test/e2e"],
+};
+
+const asked = process.argv.slice(2);
+const names = ["checks", ...Object.keys(SUITES)];
+if (asked.includes("--list")) {
+  console.log(names.join("\n"));
+  process.exit(0);
+}
+const unknown = asked.filter((name) => !names.includes(name));
+if (unknown.length > 0) {
+  console.error(`unknown suite ${unknown.join(", ")}; there are ${names.join(", ")}`);
+  process.exit(2);
+}
+
+const total: Tally = { passed: 0, failed: 0, skipped: 0 };
+for (const name of asked.length > 0 ? asked : names) {
+  const began = performance.now();
+  const tally = name === "checks" ? await checks() : await vitest(SUITES[name] ?? []);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  console.log(`${name}: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped (${seconds} s)`);
+  total.passed += tally.passed;
+  total.failed += tally.failed;
+  total.skipped += tally.skipped;
+}
+console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exitCode = total.failed === 0 ? 0 : 1;
+
+async function checks(): Promise<Tally> {
+  const results = await runChecks();
+  for (const { name, ok, output } of results) if (!ok) console.log(`FAILED check: ${name}\n${output}`);
+  const passed = results.filter((r) => r.ok).length;
+  return { passed, failed: results.length - passed, skipped: 0 };
+}
+
+async function vitest(paths: string[]): Promise<Tally> {
+  const dir = await mkdtemp(join(tmpdir(), "llmpool-test-"));
+  try {
+    const file = join(dir, "report.json");
+    const entry = join(root, "node_modules/vitest/vitest.mjs");
+    const args = [entry, "run", "--passWithNoTests", "--reporter=json", `--outputFile=${file}`, ...paths];
+    const output = await run(process.execPath, args);
+    const report = await readFile(file, "utf8").then((text) => JSON.parse(text) as Report, () => undefined);
+    if (!report) {
+      console.log(`FAILED: the test runner wrote no report\n${output.text}`);
+      return { passed: 0, failed: 1, skipped: 0 };
+    }
+    return tallyOf(report, output);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+function tallyOf(report: Report, run: { code: number; text: string }): Tally {
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
+  for (const file of report.testResults) {
+    for (const test of file.assertionResults) {
+      if (test.status === "passed") tally.passed++;
+      else if (test.status === "failed") tally.failed++;
+      else {
+        tally.skipped++;
+        console.log(`skipped: ${test.fullName}`);
+      }
+      if (test.status === "failed") console.log(`FAILED ${file.name}\n  ${test.fullName}\n${(test.failureMessages ?? []).join("\n")}`);
+    }
+    // A file that did not load has no tests, and must not pass for that.
+    if (file.status === "failed" && !file.assertionResults.some((t) => t.status === "failed")) {
+      tally.failed++;
+      console.log(`FAILED ${file.name}\n${file.message ?? ""}`);
+    }
+  }
+  if (run.code !== 0 && tally.failed === 0) {
+    tally.failed++;
+    console.log(`FAILED outside of any test\n${run.text}`);
+  }
+  return tally;
+}
+
+function run(file: string, args: string[]): Promise<{ code: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+    let text = "";
+    const keep = (chunk: Buffer) => {
+      text = (text + chunk.toString()).slice(-200_000);
+    };
+    child.stdout.on("data", keep);
+    child.stderr.on("data", keep);
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code: code ?? 1, text }));
+  });
+}
