@@ -11,7 +11,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const stamp = join(root, "node_modules", ".llmpool-installed");
 
 function installPackages() {
-  const wanted = createHash("sha256").update(readFileSync(join(root, "package-lock.json"))).digest("hex");
+  const wanted = createHash("sha256")
+    .update(readFileSync(join(root, "package-lock.json")))
+    .digest("hex");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   process.stderr.write("Installing packages (once, about 250 MB) ...\n");
   // `npm install`, not `npm ci`: it keeps what is already there, and the lock file still decides every version and checksum.
@@ -33,16 +35,22 @@ function findNode() {
   if (existsSync(packaged)) return packaged;
   const [major, minor] = process.versions.node.split(".").map(Number);
   if (major > 22 || (major === 22 && minor >= 19)) return process.execPath;
-  process.stderr.write(`This machine has Node ${process.versions.node} and no packaged Node for it. Install Node 24 and try again.\n`);
+  process.stderr.write(
+    `This machine has Node ${process.versions.node} and no packaged Node for it. Install Node 24 and try again.\n`,
+  );
   process.exit(1);
 }
 
 installPackages();
-const child = spawn(findNode(), process.argv.slice(2).map((arg, i) => (i === 0 ? join(root, arg) : arg)), {
-  stdio: "inherit",
-  // What the caller typed is relative to where the caller stood, not to the checkout.
-  cwd: process.env.INIT_CWD ?? process.cwd(),
-});
+const child = spawn(
+  findNode(),
+  process.argv.slice(2).map((arg, i) => (i === 0 ? join(root, arg) : arg)),
+  {
+    stdio: "inherit",
+    // What the caller typed is relative to where the caller stood, not to the checkout.
+    cwd: process.env.INIT_CWD ?? process.cwd(),
+  },
+);
 // A terminal sends Ctrl-C to the child by itself; a second one from here would count as "do not wait for the drain".
 for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
 process.on("SIGINT", () => {

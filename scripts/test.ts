@@ -73,7 +73,10 @@ async function vitest(paths: string[]): Promise<Tally> {
     const entry = join(root, "node_modules/vitest/vitest.mjs");
     const args = [entry, "run", "--passWithNoTests", "--reporter=json", `--outputFile=${file}`, ...paths];
     const output = await run(process.execPath, args);
-    const report = await readFile(file, "utf8").then((text) => JSON.parse(text) as Report, () => undefined);
+    const report = await readFile(file, "utf8").then(
+      (text) => JSON.parse(text) as Report,
+      () => undefined,
+    );
     if (!report) {
       console.log(`FAILED: the test runner wrote no report\n${output.text}`);
       return { passed: 0, failed: 1, skipped: 0 };
@@ -94,7 +97,8 @@ function tallyOf(report: Report, run: { code: number; text: string }): Tally {
         tally.skipped++;
         console.log(`skipped: ${test.fullName}`);
       }
-      if (test.status === "failed") console.log(`FAILED ${file.name}\n  ${test.fullName}\n${(test.failureMessages ?? []).join("\n")}`);
+      if (test.status === "failed")
+        console.log(`FAILED ${file.name}\n  ${test.fullName}\n${(test.failureMessages ?? []).join("\n")}`);
     }
     // A file that did not load has no tests, and must not pass for that.
     if (file.status === "failed" && !file.assertionResults.some((t) => t.status === "failed")) {

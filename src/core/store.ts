@@ -1,4 +1,5 @@
 import type { Usage } from "../api/backend.ts";
+import type { EndReason, ProgressEvent } from "../api/http.ts";
 
 /**
  * What routers must agree on and must not lose: episodes, budgets, reservations, session bindings. Two homes: embedded (src/store/embedded,
@@ -106,19 +107,6 @@ export interface Binding {
   /** Unix milliseconds. */
   lastUsedAt: number;
 }
-
-export const PROGRESS_EVENTS = [
-  "test_discovery",
-  "test_execution",
-  "file_write",
-  "patch",
-  "token_usage",
-  "topology_switch",
-  "llm_response",
-] as const;
-export type ProgressEvent = (typeof PROGRESS_EVENTS)[number];
-export const END_REASONS = ["finished", "cancelled", "idle", "deadline", "max_deadline"] as const;
-export type EndReason = (typeof END_REASONS)[number];
 
 /** How long an episode may run; all in seconds. `budgetTokens` 0 = no limit. */
 export interface EpisodeSettings {

@@ -57,7 +57,8 @@ export function toErrorBody(error: unknown): { status: number; body: ErrorBody; 
   const known = error instanceof LLMPoolError ? error : new LLMPoolError("internal_error", "internal error");
   const { status, type, retry } = ERRORS[known.code];
   const headers: Record<string, string> = {};
-  if (known.retryAfterSeconds !== undefined) headers["retry-after"] = String(Math.max(1, Math.ceil(known.retryAfterSeconds)));
+  if (known.retryAfterSeconds !== undefined)
+    headers["retry-after"] = String(Math.max(1, Math.ceil(known.retryAfterSeconds)));
   if (!retry) headers["x-should-retry"] = "false";
   return { status, body: { error: { message: known.message, type, code: known.code, param: known.param } }, headers };
 }

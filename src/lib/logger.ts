@@ -12,7 +12,10 @@ export interface Logger {
 export type LogLevel = "debug" | "info" | "warn" | "error" | "silent";
 
 /** `write` receives whole lines; standard error by default, because standard output belongs to a command's result. */
-export function makeLogger(level: LogLevel, write: (line: string) => void = (line) => process.stderr.write(line)): Logger {
+export function makeLogger(
+  level: LogLevel,
+  write: (line: string) => void = (line) => process.stderr.write(line),
+): Logger {
   return wrap(
     pino(
       {

@@ -1,0 +1,141 @@
+import { z } from "zod";
+import type { InstanceState } from "./instance.ts";
+
+/** Bodies of the router's own calls (everything that is not OpenAI's). Instants are RFC 3339 in UTC, durations are seconds. */
+
+/** Ids of sessions, episodes, agents and requests. */
+export const Id = z
+  .string()
+  .regex(/^[A-Za-z0-9._:-]{1,128}$/, "must be 1 to 128 characters out of letters, digits and . _ : -");
+
+const Metadata = z.record(z.string().min(1).max(64), z.string().max(512)).refine((m) => Object.keys(m).length <= 16, {
+  message: "takes at most 16 entries",
+});
+
+export const EpisodeCreate = z.strictObject({
+  id: Id.optional(),
+  timeout_s: z.number().positive().optional(),
+  extend_s: z.number().min(0).optional(),
+  max_timeout_s: z.number().positive().optional(),
+  budget_tokens: z.int().positive().optional(),
+  metadata: Metadata.optional(),
+});
+export type EpisodeCreate = z.infer<typeof EpisodeCreate>;
+
+export const PROGRESS_EVENTS = [
+  "test_discovery",
+  "test_execution",
+  "file_write",
+  "patch",
+  "token_usage",
+  "topology_switch",
+  "llm_response",
+] as const;
+export type ProgressEvent = (typeof PROGRESS_EVENTS)[number];
+
+/** `heartbeat` is accepted and is no progress. */
+export const ProgressReport = z.strictObject({
+  event: z.enum([...PROGRESS_EVENTS, "heartbeat"]),
+  detail: z.string().max(1024).optional(),
+});
+export type ProgressReport = z.infer<typeof ProgressReport>;
+
+export const END_REASONS = ["finished", "cancelled", "idle", "deadline", "max_deadline"] as const;
+export type EndReason = (typeof END_REASONS)[number];
+
+export interface EpisodeObject {
+  object: "episode";
+  id: string;
+  state: "active" | "ended";
+  end_reason: EndReason | null;
+  started_at: string;
+  /** When it ends if no further progress comes, as the wall clock stands now. */
+  deadline: string;
+  time_remaining_s: number;
+  extensions: number;
+  tokens_used: number;
+  tokens_reserved: number;
+  /** null: no limit. */
+  budget_tokens: number | null;
+  last_progress: { event: string; at: string };
+  /** Ids of its sessions. */
+  sessions: string[];
+  metadata: Record<string, string>;
+}
+
+/** `GET /v1/episodes/{id}/events`: the SSE event name is `event`; every event but the heartbeat has the SSE id `seq`. */
+export interface EpisodeEventObject {
+  event: "started" | "progress" | "extended" | "ended" | "heartbeat";
+  episode_id: string;
+  at: string;
+  [field: string]: string | number | null;
+}
+
+export interface SessionObject {
+  object: "session";
+  id: string;
+  /** Role name, `agent:<id>`, `instance:<id>` or "". */
+  role: string;
+  instance_id: string;
+  episode_id: string | null;
+  last_used_at: string;
+}
+
+export interface InstanceObject {
+  object: "instance";
+  id: string;
+  variant: string;
+  state: InstanceState;
+  roles: string[];
+  queued: number;
+  running: number;
+  sessions: number;
+  tokens_per_second: number | null;
+  restarts: number;
+  device: string | null;
+  message: string | null;
+  pid?: number;
+  pod?: string;
+}
+
+export interface List<T> {
+  object: "list";
+  data: T[];
+}
+
+/** `POST /v1/generate`: one of `role`, `agent_id`, `instance_id` says who asks; one of `prompt`, `messages` what. */
+export const GenerateBody = z.strictObject({
+  role: z.string().max(128).optional(),
+  agent_id: Id.optional(),
+  instance_id: z.union([z.int().min(0).transform(String), Id]).optional(),
+  session_id: Id.optional(),
+  episode_id: Id.optional(),
+  prompt: z.string().optional(),
+  messages: z
+    .array(z.looseObject({ role: z.string() }))
+    .min(1)
+    .max(4096)
+    .optional(),
+  max_new_tokens: z.int().min(1).max(1_000_000).optional(),
+  timeout_s: z.number().positive().optional(),
+  stop: z.union([z.string(), z.array(z.string()).max(16)]).optional(),
+  temperature: z.number().min(0).max(2).optional(),
+  seed: z.int().optional(),
+  stream: z.boolean().optional(),
+});
+export type GenerateBody = z.infer<typeof GenerateBody>;
+
+export interface GenerateAnswer {
+  text: string;
+  instance_id: string;
+  session_id: string | null;
+  finish_reason: string;
+  usage: UsageObject;
+}
+
+export interface UsageObject {
+  prompt_tokens: number;
+  completion_tokens: number;
+  total_tokens: number;
+  prompt_tokens_details: { cached_tokens: number };
+}
