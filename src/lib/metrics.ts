@@ -1,0 +1,100 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+
+/**
+ * Prometheus metrics with labels from closed sets only: each label comes with the set of values it may take, and any other value is
+ * counted as `other`, so that no caller can grow the number of series. A set may be changed while running (instances come and go).
+ */
+export interface Metrics {
+  counter<L extends string = never>(name: string, help: string, labels?: LabelSets<L>): CounterMetric<L>;
+  gauge<L extends string = never>(name: string, help: string, labels?: LabelSets<L>): GaugeMetric<L>;
+  /** `buckets` are upper bounds, in the unit that ends the name. */
+  histogram<L extends string = never>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labels?: LabelSets<L>,
+  ): HistogramMetric<L>;
+  /** Runs before each exposition: for gauges that are read, not kept. */
+  onCollect(run: () => void): void;
+  /** CPU, memory and event loop of this process, under prom-client's own names. */
+  addProcessMetrics(): void;
+  /** The text exposition, to be sent as `contentType`. */
+  expose(): Promise<string>;
+  readonly contentType: string;
+}
+
+export type LabelSets<L extends string> = Record<L, ReadonlySet<string>>;
+type Labels<L extends string> = [L] extends [never] ? [] : [labels: Record<L, string>];
+
+export interface CounterMetric<L extends string> {
+  inc(value: number, ...labels: Labels<L>): void;
+}
+export interface GaugeMetric<L extends string> {
+  set(value: number, ...labels: Labels<L>): void;
+  /** Forgets every series: before a gauge is filled again from what exists now. */
+  reset(): void;
+}
+export interface HistogramMetric<L extends string> {
+  observe(value: number, ...labels: Labels<L>): void;
+}
+
+/** Seconds from a millisecond to ten minutes: waits, first tokens, whole requests. */
+export const SECONDS_BUCKETS = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600,
+];
+/** Seconds between two tokens. */
+export const TOKEN_GAP_BUCKETS = [
+  0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 10,
+];
+
+/** One registry of its own: two servers in one process never share a series. */
+export function makeMetrics(): Metrics {
+  const registry = new Registry();
+  const collectors: (() => void)[] = [];
+  return {
+    counter(name, help, labels) {
+      const metric = new Counter({ name, help, labelNames: namesOf(labels), registers: [registry] });
+      const close = closedLabels(labels);
+      return { inc: (value, ...[given]) => (given ? metric.inc(close(given), value) : metric.inc(value)) };
+    },
+    gauge(name, help, labels) {
+      const metric = new Gauge({ name, help, labelNames: namesOf(labels), registers: [registry] });
+      const close = closedLabels(labels);
+      return {
+        set: (value, ...[given]) => (given ? metric.set(close(given), value) : metric.set(value)),
+        reset: () => metric.reset(),
+      };
+    },
+    histogram(name, help, buckets, labels) {
+      const metric = new Histogram({ name, help, buckets, labelNames: namesOf(labels), registers: [registry] });
+      const close = closedLabels(labels);
+      return { observe: (value, ...[given]) => (given ? metric.observe(close(given), value) : metric.observe(value)) };
+    },
+    onCollect: (run) => void collectors.push(run),
+    addProcessMetrics: () => collectDefaultMetrics({ register: registry }),
+    expose() {
+      for (const run of collectors) run();
+      return registry.metrics();
+    },
+    contentType: registry.contentType,
+  };
+}
+
+function namesOf(labels: LabelSets<string> | undefined): string[] {
+  return Object.keys(labels ?? {});
+}
+
+/** Copies labels only when one is outside its set: the usual call allocates nothing. */
+function closedLabels(sets: LabelSets<string> | undefined): (given: Record<string, string>) => Record<string, string> {
+  const entries = Object.entries(sets ?? {});
+  return (given) => {
+    let safe = given;
+    for (const [name, allowed] of entries) {
+      const value = given[name];
+      if (value !== undefined && allowed.has(value)) continue;
+      if (safe === given) safe = { ...given };
+      safe[name] = "other";
+    }
+    return safe;
+  };
+}
