@@ -57,6 +57,7 @@ export const Role = z.strictObject({
     ),
   systemPrompt: text(16384).optional().describe("Put in front of requests that have no system or developer message."),
 });
+export type Role = z.infer<typeof Role>;
 
 export const Variant = z.strictObject({
   name: formed(

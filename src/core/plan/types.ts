@@ -19,7 +19,21 @@ export interface VariantPlan {
   backend: Backend;
   /** What /v1/models lists: the last part of the URI without its ending; `stub` for the stub. */
   modelName: string;
+  /** Absent: its pods ask for no card. Local mode leaves it out. */
+  gpu?: GpuPlan;
   instances: InstancePlan[];
+}
+
+export interface GpuPlan {
+  mode: "Exclusive" | "Packed";
+  /** Cards of one pod. */
+  count: number;
+  /** 1 unless Packed. */
+  instancesPerPod: number;
+  /** Extended resource to ask for; absent with a claim template. */
+  resource?: string;
+  resourceClaimTemplateName?: string;
+  runtimeClassName?: string;
 }
 
 export interface InstancePlan {
@@ -35,7 +49,10 @@ export interface InstancePlan {
   port: number;
   metricsPort: number;
   backend: Backend;
+  /** Empty texts: not given. */
   model?: { uri: string; sha256: string; quantization: string };
+  /** Access token for the model's source. */
+  modelSecret?: { name: string; key: string };
   contextTokens: number;
   sessions: number;
   requestTimeoutSeconds: number;
@@ -47,7 +64,10 @@ export interface InstancePlan {
   /** CPUs from resources.limits.cpu, rounded up. */
   cpuLimit?: number;
   stub: { ttftMs: number; interTokenMs: number; replyTokens: number; errorRate: number };
-  /** Hash of everything above that the process is started with: when it changes, the instance is replaced. */
+  /**
+   * Hash of everything above that the process is started with, equal for all instances of a variant: when it changes, they are replaced.
+   * What names or places an instance (id, ports, pod) and what is told to it later (drainSeconds) is not in it.
+   */
   revision: string;
 }
 
