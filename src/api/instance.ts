@@ -63,9 +63,7 @@ export const InstanceConfig = z.strictObject({
   metricsPort: z.int().min(0).max(65535),
   /** File with the pool's token. Read at the start and again when a caller's token does not match. */
   tokenFile: z.string(),
-  model: z
-    .strictObject({ uri: z.string(), sha256: z.string(), quantization: z.string() })
-    .optional(),
+  model: z.strictObject({ uri: z.string(), sha256: z.string(), quantization: z.string() }).optional(),
   /** Where the model file (GGUF) or folder already is. Absent: the instance fetches `model.uri` into `cacheDir` itself. */
   modelPath: z.string().optional(),
   /** Shared model cache. */
@@ -88,7 +86,14 @@ export type InstanceConfig = z.infer<typeof InstanceConfig>;
 export type InstanceMessage =
   | { type: "listening"; port: number; metricsPort: number }
   | { type: "state"; state: InstanceState; fraction?: number }
-  | { type: "ready"; device: string; modelName: string; warmupSeconds: number; tokensPerSecond: number; warning?: string }
+  | {
+      type: "ready";
+      device: string;
+      modelName: string;
+      warmupSeconds: number;
+      tokensPerSecond: number;
+      warning?: string;
+    }
   /** Requests running now; sent when it changes between 0 and more, so that idle instances lend their threads. */
   | { type: "running"; count: number }
   /** The reason, in words, right before an exit that is not a crash (bad model file, port taken). */
@@ -110,3 +115,14 @@ export const FAILURE_REASONS = [
   "Unresponsive",
 ] as const;
 export type FailureReason = (typeof FAILURE_REASONS)[number];
+
+/** Why an instance cannot start, with words that end in the cure. `createBackend` of every runtime rejects with it; the process sends it as `failed`. */
+export class StartError extends Error {
+  override readonly name = "StartError";
+  readonly reason: FailureReason;
+
+  constructor(reason: FailureReason, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.reason = reason;
+  }
+}
