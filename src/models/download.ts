@@ -1,7 +1,7 @@
 import { statfs } from "node:fs/promises";
 import { dirname } from "node:path";
+import { StartError } from "../api/instance.ts";
 import type { Context } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import { get, type Reply, refusal } from "./http.ts";
 import { PartFile } from "./part-file.ts";
 import { TransientError, withRetries } from "./retry.ts";
@@ -24,7 +24,7 @@ export interface Download {
 
 /**
  * Fetches `want.url` into `want.part`, going on where an earlier try stopped, and resolves when it is whole and as promised.
- * Rejects with ModelError; the unfinished file stays when going on later makes sense.
+ * Rejects with StartError; the unfinished file stays when going on later makes sense.
  */
 export async function download(context: Context, want: Download): Promise<{ sha256: string; bytes: number }> {
   const part = await PartFile.open(want.part, want.url, context.signal);
@@ -48,7 +48,7 @@ export async function download(context: Context, want: Download): Promise<{ sha2
       await part.restart();
     }
   } catch (error) {
-    if (error instanceof ModelError && error.reason !== "ModelDownloadFailed") await part.remove();
+    if (error instanceof StartError && error.reason !== "ModelDownloadFailed") await part.remove();
     throw error;
   } finally {
     await part.close();
@@ -92,7 +92,7 @@ async function accept(reply: Reply, want: Download, part: PartFile): Promise<num
   const encoding = reply.headers["content-encoding"];
   if (encoding !== undefined && encoding !== "identity") {
     reply.discard();
-    throw new ModelError(
+    throw new StartError(
       "ModelDownloadFailed",
       `${reply.url.host} sends ${want.name} compressed although asked not to`,
     );
@@ -128,14 +128,14 @@ async function checkSpace(path: string, total: number | undefined, have: number)
   const free = disk.bavail * disk.bsize;
   if (free >= total - have) return;
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
-  throw new ModelError(
+  throw new StartError(
     "ModelDownloadFailed",
     `the disk of ${dirname(path)} has ${gib(free)} GiB free and ${gib(total - have)} GiB are needed: free space, or set LLMPOOL_CACHE to another folder`,
   );
 }
 
-function invalid(want: Download, what: string): ModelError {
-  return new ModelError(
+function invalid(want: Download, what: string): StartError {
+  return new StartError(
     "ModelInvalid",
     `${want.name} is not what was promised: ${what}; check model.uri and model.sha256`,
   );

@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { StartError } from "../api/instance.ts";
 import type { Context, ResolvedModel } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import { withLock } from "./lock.ts";
 import { ProgressMeter } from "./progress.ts";
 
-/** What is known about a file of the cache; kept beside it as `<file>.json`. */
+/** What is known about a file of the cache; kept beside it as `<file>.llmpool`. */
 interface Facts {
   sha256: string;
   bytes: number;
@@ -16,7 +16,7 @@ interface Facts {
 export async function complete(path: string, sha256?: string): Promise<ResolvedModel | undefined> {
   const info = await stat(path).catch(() => undefined);
   if (!info?.isFile()) return undefined;
-  const facts = await readJson<Facts>(`${path}.json`);
+  const facts = await readJson<Facts>(`${path}.llmpool`);
   // A file whose size changed after it was published is damaged; fetching it again is the cure.
   if (!facts || facts.bytes !== info.size) return undefined;
   if (sha256 !== undefined && facts.sha256 !== sha256) return undefined;
@@ -29,7 +29,7 @@ export async function complete(path: string, sha256?: string): Promise<ResolvedM
  */
 export async function publish(part: string, path: string, facts: Facts): Promise<ResolvedModel> {
   if (path.endsWith(".gguf")) await checkMagic(part, path);
-  await replaceFile(`${path}.json`, JSON.stringify(facts));
+  await replaceFile(`${path}.llmpool`, JSON.stringify(facts));
   await rename(part, path);
   await rm(`${part}.json`, { force: true });
   return { path, ...facts };
@@ -101,12 +101,12 @@ export function diskError(error: unknown, path: string): unknown {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const cure = "set LLMPOOL_CACHE to another folder";
   if (code === "ENOSPC" || code === "EDQUOT") {
-    return new ModelError("ModelDownloadFailed", `the disk of ${path} is full: free space, or ${cure}`, {
+    return new StartError("ModelDownloadFailed", `the disk of ${path} is full: free space, or ${cure}`, {
       cause: error,
     });
   }
   if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
-    return new ModelError("ModelDownloadFailed", `the model cache ${path} cannot be written (${code}): ${cure}`, {
+    return new StartError("ModelDownloadFailed", `the model cache ${path} cannot be written (${code}): ${cure}`, {
       cause: error,
     });
   }
@@ -124,7 +124,7 @@ async function checkMagic(part: string, path: string): Promise<void> {
   }
   if (head.toString("latin1") === "GGUF") return;
   await rm(part, { force: true });
-  throw new ModelError(
+  throw new StartError(
     "ModelInvalid",
     `what was fetched as ${path} is no GGUF file: check that model.uri leads to the file itself`,
   );

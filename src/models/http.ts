@@ -1,8 +1,8 @@
 import { getCACertificates } from "node:tls";
 import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
+import { StartError } from "../api/instance.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Context } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import { TransientError } from "./retry.ts";
 import { isAllowedUrl } from "./uri.ts";
 
@@ -49,7 +49,7 @@ export function splitCredentials(url: URL): { url: URL; authorization?: string }
 
 /**
  * GET, following redirects. `authorization` goes to the URL's own origin only: the first redirect elsewhere drops it for good.
- * Throws TransientError when the network fails, ModelError when trying again cannot help, the signal's reason when it aborts.
+ * Throws TransientError when the network fails, StartError when trying again cannot help, the signal's reason when it aborts.
  */
 export async function get(
   context: Context,
@@ -66,12 +66,12 @@ export async function get(
     reply.discard();
     const next = URL.parse(location, at.href);
     if (next === null || !isAllowedUrl(next)) {
-      throw new ModelError("ModelDownloadFailed", `${at.host} redirects to a place that is not https://: not followed`);
+      throw new StartError("ModelDownloadFailed", `${at.host} redirects to a place that is not https://: not followed`);
     }
     if (next.origin !== at.origin) authorization = undefined;
     at = next;
   }
-  throw new ModelError("ModelDownloadFailed", `${url.host} redirects more than ${MAX_REDIRECTS} times`);
+  throw new StartError("ModelDownloadFailed", `${url.host} redirects more than ${MAX_REDIRECTS} times`);
 }
 
 /** The whole body as text, at most 64 MiB. */
@@ -81,7 +81,7 @@ export async function readText(reply: Reply): Promise<string> {
   for await (const chunk of reply.body) {
     bytes += chunk.length;
     if (bytes > MAX_JSON_BYTES)
-      throw new ModelError("ModelDownloadFailed", `${reply.url.host} sends an endless answer`);
+      throw new StartError("ModelDownloadFailed", `${reply.url.host} sends an endless answer`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
@@ -93,16 +93,16 @@ export function refusal(reply: Reply, what: string, access: string): Error {
   const { status } = reply;
   const said = `${reply.url.host} answers ${status}`;
   if (status === 401 || status === 403) {
-    return new ModelError("ModelDownloadFailed", `access to ${what} is denied (${said}): ${access}`);
+    return new StartError("ModelDownloadFailed", `access to ${what} is denied (${said}): ${access}`);
   }
   if (status === 404 || status === 410) {
-    return new ModelError("ModelNotFound", `${what} does not exist (${said}): check the name in model.uri`);
+    return new StartError("ModelNotFound", `${what} does not exist (${said}): check the name in model.uri`);
   }
   if (status === 408 || status === 429 || status >= 500) {
     const seconds = Number(reply.headers["retry-after"]);
     return new TransientError(said, { retryAfterMs: seconds > 0 ? seconds * 1000 : undefined });
   }
-  return new ModelError("ModelDownloadFailed", `cannot download ${what}: ${said}`);
+  return new StartError("ModelDownloadFailed", `cannot download ${what}: ${said}`);
 }
 
 async function send(context: Context, url: URL, headers: Record<string, string>): Promise<Reply> {
@@ -152,7 +152,7 @@ async function send(context: Context, url: URL, headers: Record<string, string>)
 function networkError(url: URL, error: unknown): Error {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   if (/CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)|ERR_TLS/.test(code)) {
-    return new ModelError(
+    return new StartError(
       "ModelDownloadFailed",
       `the certificate of ${url.host} is not trusted (${code}): set NODE_EXTRA_CA_CERTS to your proxy's or company's CA file`,
       { cause: error },

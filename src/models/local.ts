@@ -2,28 +2,28 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { StartError } from "../api/instance.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { ResolvedModel } from "./context.ts";
-import { ModelError } from "./errors.ts";
 
 /** `file://` and `pvc://`: what lies there already, a file or a folder. `sha256` is checked each time, and only for a file. */
 export async function fromDisk(path: string, sha256: string | undefined, signal: AbortSignal): Promise<ResolvedModel> {
   const info = await stat(path).catch((error: unknown) => {
-    throw new ModelError("ModelNotFound", `no model at ${path} (${messageOf(error)}): check model.uri`, {
+    throw new StartError("ModelNotFound", `no model at ${path} (${messageOf(error)}): check model.uri`, {
       cause: error,
     });
   });
   if (info.isDirectory()) {
     if (sha256 !== undefined) {
-      throw new ModelError("ConfigInvalid", `model.sha256 is of one file, and ${path} is a folder: leave it out`);
+      throw new StartError("ConfigInvalid", `model.sha256 is of one file, and ${path} is a folder: leave it out`);
     }
     return { path, bytes: await folderBytes(path) };
   }
-  if (!info.isFile()) throw new ModelError("ModelInvalid", `${path} is neither a file nor a folder: check model.uri`);
+  if (!info.isFile()) throw new StartError("ModelInvalid", `${path} is neither a file nor a folder: check model.uri`);
   if (sha256 === undefined) return { path, bytes: info.size };
   const actual = await sha256OfFile(path, signal);
   if (actual !== sha256) {
-    throw new ModelError("ModelInvalid", `${path} has sha256 ${actual}, and model.sha256 is ${sha256}`);
+    throw new StartError("ModelInvalid", `${path} has sha256 ${actual}, and model.sha256 is ${sha256}`);
   }
   return { path, sha256, bytes: info.size };
 }

@@ -1,7 +1,7 @@
+import { StartError } from "../api/instance.ts";
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import { sleep } from "../lib/sleep.ts";
-import { ModelError } from "./errors.ts";
 
 const POLL_MS = 200;
 const SQLITE_BUSY = 5;
@@ -37,7 +37,7 @@ function tryLock(begin: () => void, path: string): boolean {
     return true;
   } catch (error) {
     if (error instanceof Error && "errcode" in error && error.errcode === SQLITE_BUSY) return false;
-    throw new ModelError(
+    throw new StartError(
       "ModelDownloadFailed",
       `cannot lock ${path} (${messageOf(error)}): put the model cache on a disk with file locks, with LLMPOOL_CACHE`,
       { cause: error },

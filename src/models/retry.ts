@@ -1,6 +1,6 @@
+import { StartError } from "../api/instance.ts";
 import { sleep } from "../lib/sleep.ts";
 import type { Context } from "./context.ts";
-import { ModelError } from "./errors.ts";
 
 /** A failure that may be gone at the next try: a cut, a stall, a busy server, no network. */
 export class TransientError extends Error {
@@ -36,7 +36,7 @@ export async function withRetries<T>(
       if (!(error instanceof TransientError)) throw error;
       failures = progressed() ? 1 : failures + 1;
       if (failures >= MAX_TRIES) {
-        throw new ModelError(
+        throw new StartError(
           "ModelDownloadFailed",
           `cannot download ${what}: ${error.message} (${MAX_TRIES} tries); check network and proxy, then start again: what was fetched is kept`,
           { cause: error },

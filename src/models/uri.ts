@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { ModelError } from "./errors.ts";
+import { StartError } from "../api/instance.ts";
 
 /** A model URI, taken apart. `file` and `path` are relative, with `/`, and never leave their root. */
 export type ModelUri =
@@ -12,7 +12,7 @@ export type ModelUri =
 const FORMS =
   "hf://org/repo[/file.gguf][@revision], file:///path, pvc://claim/path, https://host/file.gguf or pypi://package[@version][/file]";
 
-/** Takes a `model.uri` apart. Throws ModelError `ConfigInvalid`, which names the form to write instead. */
+/** Takes a `model.uri` apart. Throws StartError `ConfigInvalid`, which names the form to write instead. */
 export function parseModelUri(uri: string): ModelUri {
   const scheme = /^([a-z]+):\/\//.exec(uri)?.[1];
   if (scheme === undefined) throw bad(uri, `write one of ${FORMS}`);
@@ -103,8 +103,8 @@ function packageUri(uri: string, rest: string): ModelUri {
   };
 }
 
-function bad(uri: string, cure: string, cause?: unknown): ModelError {
-  return new ModelError("ConfigInvalid", `model.uri "${redact(uri)}": ${cure}`, { cause });
+function bad(uri: string, cure: string, cause?: unknown): StartError {
+  return new StartError("ConfigInvalid", `model.uri "${redact(uri)}": ${cure}`, { cause });
 }
 
 /** The URI as it may be shown: without user, password and query, which may hold secrets. */

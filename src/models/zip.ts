@@ -1,7 +1,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { crc32, createInflateRaw } from "node:zlib";
-import { ModelError } from "./errors.ts";
+import { StartError } from "../api/instance.ts";
 
 /** A file inside a zip archive, as its central directory has it. Sizes in bytes. */
 export interface ZipMember {
@@ -21,7 +21,7 @@ const MAX_DIRECTORY_BYTES = 64 * 2 ** 20;
 
 /**
  * The plain files of a zip archive (APPNOTE 6.3.10: no encryption, no zip64, one disk), each within the archive's bounds.
- * Throws ModelError `ModelInvalid` for anything else.
+ * Throws StartError `ModelInvalid` for anything else.
  */
 export async function listZip(file: FileHandle, path: string): Promise<ZipMember[]> {
   const { size } = await file.stat();
@@ -119,6 +119,6 @@ async function readAt(file: FileHandle, path: string, position: number, length: 
   return buffer;
 }
 
-function damaged(path: string, why: string): ModelError {
-  return new ModelError("ModelInvalid", `${path} is no usable wheel: ${why}`);
+function damaged(path: string, why: string): StartError {
+  return new StartError("ModelInvalid", `${path} is no usable wheel: ${why}`);
 }
