@@ -11,14 +11,18 @@ import type { EndReason, ProgressEvent } from "../api/http.ts";
 export interface StateStore {
   /**
    * The one step before dispatch: starts the episode when it is unknown, refuses when it has ended, reserves `worstCase` in every claim
-   * or in none, binds the session. Durable when it resolves. The same requestId twice is the same admission.
+   * or in none, binds the session. Durable when it resolves. The same requestId again, while it is not settled, is the same admission.
    */
   admit(request: AdmitRequest): Promise<Admission>;
-  /** Gives back what a reservation did not use. Only the first call for a requestId counts. `usage` null: the request never reached an instance. */
+  /**
+   * Gives back what a reservation did not use. Only the first call for a requestId counts. `usage` null: the request never reached an
+   * instance. Completion tokens are progress of its episode, event `llm_response`.
+   */
   settle(requestId: string, usage: Usage | null): Promise<void>;
   /** Reservations that no settle has closed, oldest first: after a crash, what the router must ask the instances about. */
   openReservations(): Promise<Reservation[]>;
 
+  /** `invalid_request` when the id is active already, `episode_ended` when it has ended and is still remembered. */
   startEpisode(tenant: string, start: EpisodeStart): Promise<Episode>;
   episode(tenant: string, id: string): Promise<Episode | undefined>;
   episodes(tenant: string): Promise<Episode[]>;
@@ -26,13 +30,18 @@ export interface StateStore {
   progress(tenant: string, id: string, event: ProgressEvent, detail?: string): Promise<Episode>;
   /** Ends it once; a second end returns the first. */
   endEpisode(tenant: string, id: string, reason: EndReason): Promise<Episode>;
-  /** Events of one episode after sequence number `after`, oldest first. */
+  /** Events of one episode after sequence number `after`, oldest first, as far back as they are kept. */
   episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]>;
   /** Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. */
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void;
 
   binding(tenant: string, sessionKey: string): Promise<Binding | undefined>;
   bindings(tenant: string): Promise<Binding[]>;
+  /**
+   * The request goes to another instance than the one it was admitted for: after a crash that one must be asked what it cost, and its
+   * session, if it has one, lives there from now on. Before the dispatch; durable when it resolves.
+   */
+  rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void>;
   dropBinding(tenant: string, sessionKey: string): Promise<boolean>;
 
   /** What is spent and reserved now; for status, headers and tests. */
@@ -41,6 +50,7 @@ export interface StateStore {
 }
 
 export interface AdmitRequest {
+  /** Made by the router for one run, never the caller's: two runs with one id would share one reservation. */
   requestId: string;
   tenant: string;
   episode?: EpisodeStart & { id: string };
@@ -65,7 +75,7 @@ export interface BudgetClaim {
   episodeId?: string;
   /** Tokens; > 0. */
   limit: number;
-  /** Fixed windows aligned to the Unix epoch; a window, once left, never opens again. Absent: for ever (or for the episode). */
+  /** Fixed windows aligned to the Unix epoch; a window, once left, never opens again. Absent: for ever (or for the episode, where given). */
   windowSeconds?: number;
 }
 
