@@ -1,0 +1,51 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+
+/** The table of docs/architecture.md: what each room may import, of ours and of others. Tests may import anything. */
+const ROOMS: Record<string, { ours: string[]; packages: string[] }> = {
+  "src/api": { ours: [], packages: ["zod", "js-yaml", "@marcbachmann/cel-js"] },
+  "src/lib": { ours: [], packages: ["pino", "prom-client"] },
+  "src/core": { ours: ["src/api", "src/lib"], packages: [] },
+  "src/store": { ours: ["src/core", "src/api", "src/lib"], packages: [] },
+  "src/models": { ours: ["src/api", "src/lib"], packages: ["undici"] },
+  "src/supervisor": { ours: ["src/core", "src/api", "src/lib"], packages: ["undici"] },
+  "src/router": { ours: ["src/core", "src/api", "src/lib"], packages: ["express", "undici", "zod"] },
+  "src/client": { ours: ["src/api"], packages: [] },
+  "runtime-image": {
+    ours: ["src/core", "src/models", "src/api", "src/lib"],
+    packages: ["node-llama-cpp", "@huggingface/jinja", "zod"],
+  },
+};
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const IMPORT = /^\s*(?:import|export)\b[^"']*?from\s+["']([^"']+)["']|\bimport\(\s*["']([^"']+)["']\s*\)/gm;
+
+test.each(Object.entries(ROOMS))("%s imports only what the architecture allows", (room, { ours, packages }) => {
+  const wrong: string[] = [];
+  for (const file of sources(join(root, room))) {
+    for (const [, from, dynamic] of readFileSync(file, "utf8").matchAll(IMPORT)) {
+      const target = from ?? dynamic ?? "";
+      if (target.startsWith("node:")) continue;
+      if (target.startsWith(".")) {
+        const place = relative(root, join(dirname(file), target));
+        if (![room, ...ours].some((allowed) => place.startsWith(`${allowed}/`)))
+          wrong.push(`${relative(root, file)} -> ${place}`);
+      } else if (!packages.some((name) => target === name || target.startsWith(`${name}/`))) {
+        wrong.push(`${relative(root, file)} -> ${target}`);
+      }
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+function sources(dir: string): string[] {
+  return files(dir).filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"));
+}
+
+function files(dir: string): string[] {
+  return readdirSync(dir, { recursive: true, withFileTypes: true })
+    .filter((e) => e.isFile() && !e.parentPath.includes("node_modules"))
+    .map((e) => join(e.parentPath, e.name));
+}
