@@ -1,4 +1,4 @@
-import type { InstanceState } from "../api/instance.ts";
+import type { FailureReason, InstanceState } from "../api/instance.ts";
 
 /** One process behind the router, as its source (supervisor, file, cluster) sees it now. */
 export interface Endpoint {
@@ -15,8 +15,12 @@ export interface Endpoint {
   pod?: string;
   device?: string;
   tokensPerSecond?: number;
-  /** Why it is not Ready, in words. */
+  /** Why it is not Ready, in words; while it is, a warning. */
   message?: string;
+  /** 0 to 1, while it loads and where that is known. */
+  progress?: number;
+  /** Why the process before this one ended, when nobody had asked it to. */
+  lastFailure?: { reason: FailureReason; message: string };
 }
 
 /** Where the router learns its endpoints. `onChange` is called after every change; the returned function stops that. */

@@ -1,0 +1,163 @@
+import { randomUUID } from "node:crypto";
+import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/logger.ts";
+import { httpProbe, type Probe } from "./health.ts";
+import { Instance, type InstanceDeps } from "./instance.ts";
+import { LoadGate } from "./load-gate.ts";
+import type { Launch } from "./process.ts";
+import type { ProcessSpec } from "./spec.ts";
+import { ThreadLender } from "./thread-lender.ts";
+import { divideThreads } from "./threads.ts";
+
+export interface SupervisorOptions {
+  clock: Clock;
+  /** 0 to 1, as Math.random. */
+  random: () => number;
+  log: Logger;
+  /** CPUs the instances may use together. */
+  cpus: number;
+  launch: Launch;
+  /** Default: HTTP. */
+  probe?: Probe;
+}
+
+/**
+ * Makes the processes that run equal to those that are wanted, and keeps them so. Level-triggered: every change, wanted or observed, leads
+ * to the same look at the whole. What is missing starts, what is unwanted drains and ends, what has another revision is replaced (one at a
+ * time per variant, the next only when all current ones are Ready), and what is equal is left alone.
+ */
+export class Supervisor implements EndpointSource, AsyncDisposable {
+  readonly #cpus: number;
+  readonly #instances = new Map<string, Instance>();
+  readonly #listeners = new Set<() => void>();
+  readonly #deps: InstanceDeps;
+  readonly #lender: ThreadLender;
+  #wanted: ReadonlyMap<string, ProcessSpec> = new Map();
+  #reconciling = false;
+  #again = false;
+  #closed: Promise<void> | undefined;
+  #whenEmpty: () => void = () => {};
+
+  constructor({ clock, random, log, cpus, launch, probe = httpProbe }: SupervisorOptions) {
+    this.#cpus = cpus;
+    this.#lender = new ThreadLender(clock, cpus);
+    this.#deps = {
+      clock,
+      random,
+      log,
+      probe,
+      launch: (spec, events) => launch(this.#withThreads(spec), events),
+      gate: new LoadGate(cpus),
+      makeUid: randomUUID,
+      onChange: () => this.#reconcile(),
+    };
+  }
+
+  /** The whole wanted set, in the order in which it is to be shown. Returns at once; `onChange` tells what becomes of it. */
+  apply(wanted: readonly ProcessSpec[]): void {
+    if (this.#closed !== undefined) return;
+    this.#wanted = new Map(wanted.map((spec) => [spec.id, spec]));
+    this.#reconcile();
+  }
+
+  /** Wanted ones in their order, then those that still drain. */
+  list(): readonly Endpoint[] {
+    const ids = new Set([...this.#wanted.keys(), ...this.#instances.keys()]);
+    return [...ids].flatMap((id) => this.#instances.get(id)?.endpoint ?? []);
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Drains all and ends them within `graceMs`. Resolves when no process is left. May be called again with a shorter grace, which
+   * then counts; 0 kills.
+   */
+  close(graceMs = 0): Promise<void> {
+    this.#wanted = new Map();
+    this.#closed ??= new Promise((resolve) => {
+      this.#whenEmpty = resolve;
+    });
+    for (const instance of waitingFirst([...this.#instances.values()])) instance.stop(graceMs);
+    this.#reconcile();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Instances report changes while they are being changed: those fold into one more look, never into a nested one. */
+  #reconcile(): void {
+    this.#again = true;
+    if (this.#reconciling) return;
+    this.#reconciling = true;
+    while (this.#again) {
+      this.#again = false;
+      this.#look();
+    }
+    this.#reconciling = false;
+    this.#lender.update([...this.#instances.values()], (instance) => this.#mostThreads(instance.spec));
+    for (const listener of [...this.#listeners]) listener();
+    if (this.#instances.size === 0) this.#whenEmpty();
+  }
+
+  #look(): void {
+    for (const instance of waitingFirst([...this.#instances.values()])) {
+      if (instance.stopped) this.#instances.delete(instance.id);
+      else if (!this.#wanted.has(instance.id) && !instance.stopping) instance.stop(instance.spec.drainSeconds * 1000);
+    }
+    for (const spec of this.#wanted.values()) {
+      if (this.#instances.has(spec.id)) continue;
+      const instance = new Instance(spec, this.#deps);
+      this.#instances.set(spec.id, instance);
+      instance.start();
+    }
+    this.#rollOut();
+  }
+
+  #rollOut(): void {
+    /** Variants in which something is on its way to Ready, or cannot get there. */
+    const busy = new Set<string>();
+    const outdated: Instance[] = [];
+    for (const spec of this.#wanted.values()) {
+      const instance = this.#instances.get(spec.id);
+      if (!instance || instance.stopping) busy.add(spec.variant);
+      else if (instance.spec.revision !== spec.revision) outdated.push(instance);
+      else {
+        instance.retarget(spec);
+        if (!isReady(instance)) busy.add(spec.variant);
+      }
+    }
+    // One that serves nobody goes now: nothing is lost, and perhaps the new revision is its cure.
+    const [ready, idle] = [outdated.filter(isReady), outdated.filter((instance) => !isReady(instance))];
+    for (const instance of [...waitingFirst(idle), ...ready]) {
+      const spec = this.#wanted.get(instance.id);
+      if (!spec || (busy.has(spec.variant) && ready.includes(instance))) continue;
+      busy.add(spec.variant);
+      instance.replace(spec);
+    }
+  }
+
+  /** What a process computes with until the first division that knows it. */
+  #withThreads(spec: ProcessSpec): ProcessSpec {
+    const all = [...this.#wanted.values()];
+    const users = all.map((wanted) => ({ id: wanted.id, working: true, most: this.#mostThreads(wanted) }));
+    const threads = divideThreads(this.#cpus, users).get(spec.id) ?? 1;
+    this.#lender.started(spec.id, threads);
+    return { ...spec, config: { ...spec.config, threads } };
+  }
+
+  #mostThreads(spec: ProcessSpec): number {
+    return Math.max(1, Math.min(Math.floor(spec.cpuLimit ?? Number.POSITIVE_INFINITY), this.#cpus));
+  }
+}
+
+const isReady = (instance: Instance): boolean => instance.endpoint.state === "Ready";
+
+/** Those that wait for their turn to load come first: else a place given back would start them in the middle of their end. */
+const waitingFirst = (instances: readonly Instance[]): Instance[] =>
+  instances.toSorted((a, b) => Number(a.started) - Number(b.started));
