@@ -26,6 +26,8 @@ export interface StateStore {
   startEpisode(tenant: string, start: EpisodeStart): Promise<Episode>;
   episode(tenant: string, id: string): Promise<Episode | undefined>;
   episodes(tenant: string): Promise<Episode[]>;
+  /** Those of all tenants that run: what a router that starts has to watch. */
+  activeEpisodes(): Promise<Episode[]>;
   /** Records progress, extends the deadline when it is near. `not_found`, `episode_ended`. */
   progress(tenant: string, id: string, event: ProgressEvent, detail?: string): Promise<Episode>;
   /** Ends it once; a second end returns the first. */
@@ -42,6 +44,8 @@ export interface StateStore {
    * session, if it has one, lives there from now on. Before the dispatch; durable when it resolves.
    */
   rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void>;
+  /** How many sessions are bound to each instance, over all tenants. */
+  sessionCounts(): Promise<Map<string, number>>;
   dropBinding(tenant: string, sessionKey: string): Promise<boolean>;
 
   /** What is spent and reserved now; for status, headers and tests. */

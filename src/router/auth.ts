@@ -51,8 +51,9 @@ export function requireScope(caller: Caller, scope: Scope): void {
   throw new LLMPoolError("forbidden", `this API key lacks the scope "${scope}"`);
 }
 
-export function requireRole(caller: Caller, role: string): void {
-  if (!caller.roles || caller.roles.includes(role)) return;
+/** Throws `forbidden` unless the caller may use the role; a caller with a list of roles has to name one of them. */
+export function requireRole(caller: Caller, role: string | undefined): void {
+  if (!caller.roles || (role !== undefined && caller.roles.includes(role))) return;
   throw new LLMPoolError("forbidden", `this API key may not use this role; it may use ${caller.roles.join(", ")}`);
 }
 

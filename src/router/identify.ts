@@ -21,7 +21,7 @@ export interface Identity {
   hint?: string;
 }
 
-/** The fields of a request body that routing looks at. `generate` bodies carry theirs at the top, OpenAI bodies in `metadata`. */
+/** The fields of an OpenAI body that routing looks at. */
 export interface RoutingFields {
   model?: unknown;
   metadata?: unknown;
@@ -29,21 +29,45 @@ export interface RoutingFields {
   prompt_cache_key?: unknown;
 }
 
+/** Where `/v1/generate` carries the same, already checked for shape. */
+export interface GenerateFields {
+  role?: string | undefined;
+  agent_id?: string | undefined;
+  instance_id?: string | undefined;
+  session_id?: string | undefined;
+  episode_id?: string | undefined;
+  timeout_s?: number | undefined;
+}
+
 const ID = /^[A-Za-z0-9._:-]{1,128}$/;
 const SESSION_HEADERS = ["x-session-id", "x-claude-code-session-id", "x-session-affinity", "session-id"] as const;
 
 /** Reads headers, then body: headers win. Throws `invalid_request` or `not_found` that names the header or field, and what exists. */
-export function identify(plan: PoolPlan, headers: IncomingHttpHeaders, body: RoutingFields): Identity {
+export function identify(
+  plan: PoolPlan,
+  headers: IncomingHttpHeaders,
+  body: RoutingFields,
+  generate: GenerateFields = {},
+): Identity {
   const metadata = metadataOf(body);
   const identity: Identity = { clampBudget: clampOf(headers) };
 
-  const session = firstHeader(headers, SESSION_HEADERS) ?? field("metadata.session_id", metadata.session_id);
+  const session =
+    firstHeader(headers, SESSION_HEADERS) ??
+    field("session_id", generate.session_id) ??
+    field("metadata.session_id", metadata.session_id);
   if (session) identity.sessionId = checkId(session);
-  const instance = firstHeader(headers, ["x-llmpool-instance"]) ?? field("metadata.instance_id", metadata.instance_id);
+  const instance =
+    firstHeader(headers, ["x-llmpool-instance"]) ??
+    field("instance_id", generate.instance_id) ??
+    field("metadata.instance_id", metadata.instance_id);
   if (instance) identity.instance = instanceOf(plan, instance);
-  whoAsks(plan, headers, body, metadata, identity);
+  whoAsks(plan, headers, body, metadata, generate, identity);
 
-  const episode = firstHeader(headers, ["x-episode-id"]) ?? field("metadata.episode_id", metadata.episode_id);
+  const episode =
+    firstHeader(headers, ["x-episode-id"]) ??
+    field("episode_id", generate.episode_id) ??
+    field("metadata.episode_id", metadata.episode_id);
   if (episode) identity.episodeId = checkId(episode);
   else if (identity.sessionId) {
     const fromSession = episodeOfSession(plan, identity.sessionId);
@@ -97,16 +121,17 @@ function whoAsks(
   headers: IncomingHttpHeaders,
   body: RoutingFields,
   metadata: Record<string, unknown>,
+  generate: GenerateFields,
   identity: Identity,
 ): void {
-  const asked = firstHeader(headers, ["x-llmpool-role"]);
+  const asked = firstHeader(headers, ["x-llmpool-role"]) ?? field("role", generate.role);
   if (asked) {
     const role = findRole(plan, asked.value);
     if (!role) throw bad(asked.name, `no role "${asked.value}" in this pool; its roles are ${rolesOf(plan)}`);
     identity.role = role;
     return;
   }
-  const agent = firstHeader(headers, ["x-agent-id"]);
+  const agent = firstHeader(headers, ["x-agent-id"]) ?? field("agent_id", generate.agent_id);
   if (agent) {
     const role = findRole(plan, agent.value);
     if (role) identity.role = role;

@@ -1,0 +1,58 @@
+import { maxTokensOf } from "../api/openai.ts";
+import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
+import type { BudgetClaim, BudgetView } from "../core/store.ts";
+import { LLMPoolError } from "../lib/errors.ts";
+import type { Caller } from "./auth.ts";
+import type { Identity } from "./identify.ts";
+import { countPrompt, type InferenceRequest } from "./request.ts";
+
+const DAY_SECONDS = 86_400;
+
+/** Every limit that applies to a request but the episode's own, which the store adds. */
+export function claimsOf(plan: PoolPlan, caller: Caller, identity: Identity): BudgetClaim[] {
+  const { roleTokens, poolTokensPerDay } = plan.router.budgets;
+  const claims: BudgetClaim[] = [];
+  const role = identity.role?.name;
+  const roleLimit = role === undefined ? 0 : (roleTokens[role] ?? 0);
+  if (role !== undefined && roleLimit > 0) {
+    // Outside of an episode a role has the same number a day: leaving the episode out opens no fresh budget with each call.
+    claims.push({
+      scope: "role",
+      id: role,
+      limit: roleLimit,
+      ...(identity.episodeId === undefined ? { windowSeconds: DAY_SECONDS } : { episodeId: identity.episodeId }),
+    });
+  }
+  if (poolTokensPerDay > 0) {
+    claims.push({ scope: "pool", id: "pool", limit: poolTokensPerDay, windowSeconds: DAY_SECONDS });
+  }
+  if (caller.budget) {
+    const { tokens, windowSeconds } = caller.budget;
+    claims.push({ scope: "key", id: caller.tenant, limit: tokens, windowSeconds });
+  }
+  return claims;
+}
+
+/** The most tokens a request can cost, and the least with which it makes sense. Neither is ever more than the context. */
+export function worstCase(request: InferenceRequest, instance: InstancePlan) {
+  const context = instance.contextTokens;
+  const promptTokens = countPrompt(request, instance.backend);
+  const completion = maxTokensOf(request.checked) ?? context;
+  return {
+    promptTokens: Math.min(promptTokens, context),
+    worst: Math.min(promptTokens + completion, context),
+    minimum: Math.min(promptTokens + 1, context),
+  };
+}
+
+export function deniedError(budget: BudgetView): LLMPoolError {
+  const { scope, id, limit, spent, reserved, resetSeconds } = budget;
+  const left = Math.max(0, limit - spent - reserved);
+  const when = resetSeconds === undefined ? "" : `; it opens again in ${Math.ceil(resetSeconds)} s`;
+  return new LLMPoolError(
+    "budget_exhausted",
+    `the ${scope} budget of ${id} has ${left} of ${limit} tokens left (${spent} spent, ${reserved} reserved), ` +
+      `too few for this request${when}; lower max_tokens, or send x-llmpool-budget: clamp`,
+    { param: "max_tokens" },
+  );
+}

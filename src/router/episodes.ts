@@ -1,0 +1,185 @@
+import type { ServerResponse } from "node:http";
+import type { EpisodeCreate } from "../api/http.ts";
+import type { PoolPlan } from "../core/plan/types.ts";
+import type { Episode, EpisodeEvent, EpisodeSettings, StateStore } from "../core/store.ts";
+import type { Clock } from "../lib/clock.ts";
+import { LLMPoolError } from "../lib/errors.ts";
+import { eventObject, heartbeatObject } from "./views.ts";
+
+/** What an episode may do: the pool's settings, which a caller can only lower. */
+export function episodeSettings(plan: PoolPlan, asked: EpisodeCreate = {}): EpisodeSettings {
+  const { episodes, budgets } = plan.router;
+  const max = Math.min(asked.max_timeout_s ?? episodes.maxTimeoutSeconds, episodes.maxTimeoutSeconds);
+  const timeout = Math.min(asked.timeout_s ?? episodes.timeoutSeconds, episodes.timeoutSeconds, max);
+  return {
+    timeoutSeconds: timeout,
+    progressExtendSeconds: Math.min(asked.extend_s ?? episodes.progressExtendSeconds, episodes.progressExtendSeconds),
+    maxTimeoutSeconds: max,
+    idleTimeoutSeconds: episodes.idleTimeoutSeconds,
+    retainSeconds: episodes.retainSeconds,
+    budgetTokens: lower(asked.budget_tokens, budgets.episodeTokens),
+  };
+}
+
+/** The error that an ended episode answers, by why it ended. */
+export function endedError(episode: Episode): LLMPoolError {
+  const expired =
+    episode.endReason === "deadline" || episode.endReason === "max_deadline" || episode.endReason === "idle";
+  const how = expired ? `reached its limit (${episode.endReason})` : (episode.endReason ?? "ended");
+  return new LLMPoolError("episode_ended", `episode ${episode.id} has ended: ${how}; start another`, {
+    param: "x-episode-id",
+  });
+}
+
+/** Work of an episode is cut off with this when the episode ends while it runs. */
+export function abortError(episode: Episode): LLMPoolError {
+  if (episode.endReason === "finished" || episode.endReason === "cancelled") return endedError(episode);
+  return new LLMPoolError(
+    "episode_deadline_exceeded",
+    `episode ${episode.id} ended while this ran: ${episode.endReason}`,
+  );
+}
+
+interface Subscriber {
+  send(event: string, data: object, seq?: number): void;
+  end(): void;
+}
+
+export interface EpisodeWatchDeps {
+  store: StateStore;
+  clock: Clock;
+  plan: () => PoolPlan;
+  /** Ids of instances on which the episode runs or has sessions. */
+  instancesOf: (tenant: string, episodeId: string) => string[];
+  /** Receives the heartbeat lines. */
+  writeLine: (line: string) => void;
+  onEnded: (episode: Episode) => void;
+}
+
+/** Turns the store's events into aborts, heartbeat lines and SSE streams. One per router. */
+export class EpisodeWatch {
+  readonly #deps: EpisodeWatchDeps;
+  /** Running requests by episode, so that an end can cut them off. */
+  readonly #running = new Map<string, Set<(reason: LLMPoolError) => void>>();
+  readonly #subscribers = new Map<string, Set<Subscriber>>();
+  /** Active episodes; heartbeats need no question to the store for the others. */
+  readonly #active = new Map<string, { tenant: string; id: string }>();
+  readonly #unsubscribe: () => void;
+  #cancelBeat: () => void = () => {};
+  #closed = false;
+
+  constructor(deps: EpisodeWatchDeps) {
+    this.#deps = deps;
+    this.#unsubscribe = deps.store.onEpisodeEvent((episode, event) => this.#onEvent(episode, event));
+    this.#beatLater(deps.clock.now());
+  }
+
+  /** Episodes that were active before this router started go on beating. */
+  adopt(episodes: readonly Episode[]): void {
+    for (const { tenant, id, state } of episodes)
+      if (state === "active") this.#active.set(keyOf(tenant, id), { tenant, id });
+  }
+
+  get activeCount(): number {
+    return this.#active.size;
+  }
+
+  /** `abort` is called when the episode ends before the returned function was. */
+  track(tenant: string, episodeId: string, abort: (reason: LLMPoolError) => void): () => void {
+    const key = keyOf(tenant, episodeId);
+    const set = this.#running.get(key) ?? new Set();
+    this.#running.set(key, set.add(abort));
+    return () => {
+      set.delete(abort);
+      if (set.size === 0) this.#running.delete(key);
+    };
+  }
+
+  /** Answers `GET /v1/episodes/{id}/events`: what came after `after`, then what comes, until the end of the episode. */
+  async stream(tenant: string, id: string, after: number, res: ServerResponse): Promise<void> {
+    const { store } = this.#deps;
+    const episode = await store.episode(tenant, id);
+    if (!episode) throw new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
+    res.writeHead(200, {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no",
+    });
+    let last = after;
+    const subscriber: Subscriber = {
+      send(event, data, seq) {
+        if (seq !== undefined) {
+          if (seq <= last) return;
+          last = seq;
+        }
+        res.write(`${seq === undefined ? "" : `id: ${seq}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+      },
+      end: () => res.end(),
+    };
+    const key = keyOf(tenant, id);
+    const set = this.#subscribers.get(key) ?? new Set();
+    this.#subscribers.set(key, set.add(subscriber));
+    res.on("close", () => {
+      set.delete(subscriber);
+      if (set.size === 0) this.#subscribers.delete(key);
+    });
+    // Subscribed before reading: an event in between is sent once, whichever way it comes first.
+    for (const event of await store.episodeEvents(tenant, id, after)) {
+      subscriber.send(event.kind, eventObject(id, event), event.seq);
+    }
+    if ((await store.episode(tenant, id))?.state !== "active" || this.#closed) res.end();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#unsubscribe();
+    this.#cancelBeat();
+    for (const set of this.#subscribers.values()) for (const subscriber of set) subscriber.end();
+  }
+
+  #onEvent(episode: Episode, event: EpisodeEvent): void {
+    const { tenant, id } = episode;
+    const key = keyOf(tenant, id);
+    if (event.kind === "started") this.#active.set(key, { tenant, id });
+    const data = eventObject(id, event);
+    for (const subscriber of this.#subscribers.get(key) ?? []) subscriber.send(event.kind, data, event.seq);
+    if (event.kind !== "ended") return;
+    this.#active.delete(key);
+    this.#deps.onEnded(episode);
+    const reason = abortError(episode);
+    for (const abort of [...(this.#running.get(key) ?? [])]) abort(reason);
+    for (const subscriber of [...(this.#subscribers.get(key) ?? [])]) subscriber.end();
+  }
+
+  /** Beats on a fixed grid, so that slow beats do not drift. */
+  #beatLater(last: number): void {
+    const { clock, plan } = this.#deps;
+    const everyMs = plan().router.episodes.heartbeatSeconds * 1000;
+    const next = Math.max(last + everyMs, clock.now());
+    this.#cancelBeat = clock.after(next - clock.now(), () => {
+      void this.#beat().finally(() => {
+        if (!this.#closed) this.#beatLater(next);
+      });
+    });
+  }
+
+  async #beat(): Promise<void> {
+    const { store, instancesOf, writeLine } = this.#deps;
+    for (const { tenant, id } of [...this.#active.values()]) {
+      const episode = await store.episode(tenant, id).catch(() => undefined);
+      if (episode?.state !== "active" || this.#closed) continue;
+      const beat = heartbeatObject(episode, instancesOf(tenant, id));
+      writeLine(JSON.stringify(beat));
+      for (const subscriber of this.#subscribers.get(keyOf(tenant, id)) ?? []) subscriber.send("heartbeat", beat);
+    }
+  }
+}
+
+function lower(asked: number | undefined, pool: number): number {
+  if (asked === undefined) return pool;
+  return pool === 0 ? asked : Math.min(asked, pool);
+}
+
+function keyOf(tenant: string, id: string): string {
+  return `${tenant}\n${id}`;
+}

@@ -1,0 +1,220 @@
+import type { IncomingHttpHeaders } from "node:http";
+import type { Dispatcher } from "undici";
+import type { Usage } from "../api/backend.ts";
+import type { RequestRecord } from "../api/instance.ts";
+import { ERRORS, type ErrorCode, LLMPoolError, messageOf } from "../lib/errors.ts";
+import type { Answer } from "./answer.ts";
+import { type Frame, FrameSplitter } from "./sse.ts";
+import { usageOf } from "./upstream.ts";
+
+/**
+ * How one attempt at one instance ended.
+ * - answered: the caller has the whole answer; `usage` is the instance's count.
+ * - refused: the instance said no before its first token, and nobody has seen a byte of it.
+ * - unreachable: no connection, or it was lost before the first byte: another attempt is safe.
+ * - broken: the stream ended in the middle. `usage` is known when the instance itself reported the failure.
+ * - aborted: we cut it off; the instance knows the usage.
+ */
+export type Outcome =
+  | { kind: "answered"; usage: Usage }
+  | { kind: "refused"; error: LLMPoolError; usage: Usage | null }
+  | { kind: "unreachable"; cause: Error }
+  | { kind: "broken"; error: LLMPoolError; usage: Usage | undefined }
+  | { kind: "aborted" };
+
+/** Turns an instance's JSON answer or content frame into what this route answers. Identity for the OpenAI routes. */
+export interface Translation {
+  json(body: Buffer): Buffer;
+  frame(frame: Buffer): Buffer | undefined;
+}
+
+/** Called on the way; both are hot, keep them cheap. */
+export interface RelayEvents {
+  firstByte(): void;
+  /** A frame with model output went by. */
+  token(): void;
+}
+
+/** Longest JSON answer of an instance, in bytes. */
+const MAX_JSON_BYTES = 64 * 1024 * 1024;
+
+/** Carries one instance's answer to one caller. Made per attempt; `outcome` resolves exactly once, after the last byte. */
+export class Relay implements Dispatcher.DispatchHandler {
+  readonly outcome: Promise<Outcome>;
+  readonly #answer: Answer;
+  readonly #translation: Translation | undefined;
+  readonly #events: RelayEvents;
+  readonly #splitter = new FrameSplitter();
+  #settle: (outcome: Outcome) => void = () => {};
+  #controller: Dispatcher.DispatchController | undefined;
+  #aborted = false;
+  #status = 0;
+  #stream = false;
+  #body: Buffer[] = [];
+  #bodyBytes = 0;
+  #usage: Usage | undefined;
+  #failed: LLMPoolError | undefined;
+  #done = false;
+  /** The latest content frame, held back so that the last one can be told from the others. */
+  #held: Buffer | undefined;
+
+  constructor(answer: Answer, events: RelayEvents, translation: Translation | undefined) {
+    this.#answer = answer;
+    this.#events = events;
+    this.#translation = translation;
+    this.outcome = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  /** Ends the attempt now. The instance notices by its closed connection. */
+  abort(): void {
+    if (this.#aborted) return;
+    this.#aborted = true;
+    this.#controller?.abort(new Error("aborted by the router"));
+    // Without a controller the request has not left yet; onRequestStart will end it.
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#aborted) controller.abort(new Error("aborted by the router"));
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    this.#status = status;
+    this.#stream = status === 200 && String(headers["content-type"]).startsWith("text/event-stream");
+    if (status !== 200) return;
+    this.#events.firstByte();
+    if (this.#stream && !this.#answer.started) this.#answer.startStream();
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#stream) {
+      if (!this.#relay(this.#splitter.push(chunk))) {
+        controller.pause();
+        this.#answer.onDrain(() => controller.resume());
+      }
+      return;
+    }
+    this.#bodyBytes += chunk.length;
+    if (this.#bodyBytes > MAX_JSON_BYTES) throw new Error("an instance sent an answer above 64 MiB");
+    this.#body.push(chunk);
+  }
+
+  onResponseEnd(): void {
+    if (this.#stream) this.#endStream();
+    else if (this.#status === 200) this.#endJson();
+    else this.#endRefusal();
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
+    if (this.#aborted) this.#settle({ kind: "aborted" });
+    else if (this.#status === 0) this.#settle({ kind: "unreachable", cause });
+    else this.#settle({ kind: "broken", error: broken(cause), usage: undefined });
+  }
+
+  /** False when the caller does not keep up. */
+  #relay(frames: Frame[]): boolean {
+    let keepsUp = true;
+    for (const frame of frames) {
+      switch (frame.kind) {
+        case "content": {
+          this.#events.token();
+          const bytes = this.#translation ? this.#translation.frame(frame.bytes) : frame.bytes;
+          if (!bytes) break;
+          if (this.#answer.startedEarly) {
+            if (this.#held) keepsUp = this.#answer.write(this.#held);
+            this.#held = bytes;
+          } else keepsUp = this.#answer.write(bytes);
+          break;
+        }
+        case "comment":
+          keepsUp = this.#answer.write(frame.bytes);
+          break;
+        case "usage":
+          this.#usage = usageOf(JSON.parse(frame.json) as RequestRecord);
+          break;
+        case "error":
+          this.#failed = errorOf(200, frame.bytes.subarray("data: ".length));
+          break;
+        case "done":
+          if (this.#held) this.#answer.write(this.#answer.withServed(this.#held));
+          this.#held = undefined;
+          this.#done = true;
+          this.#answer.write(frame.bytes);
+          break;
+      }
+    }
+    return keepsUp;
+  }
+
+  #endStream(): void {
+    if (this.#done && this.#usage) {
+      this.#answer.endStream();
+      this.#settle({ kind: "answered", usage: this.#usage });
+      return;
+    }
+    const error = this.#failed ?? broken(new Error("the stream ended without [DONE]"));
+    this.#settle({ kind: "broken", error, usage: this.#usage });
+  }
+
+  #endJson(): void {
+    const body = this.#body.length === 1 && this.#body[0] ? this.#body[0] : Buffer.concat(this.#body);
+    try {
+      const usage = usageOfBody(JSON.parse(body.toString()) as { usage?: OpenAIUsage });
+      if (!usage) throw new Error("no usage in the answer");
+      const bytes = this.#translation ? this.#translation.json(body) : body;
+      // A caller who hung up in this very moment gets nothing, but the tokens are counted all the same.
+      this.#answer.json(200, bytes);
+      this.#settle({ kind: "answered", usage });
+    } catch (cause) {
+      this.#settle({ kind: "broken", error: broken(cause), usage: undefined });
+    }
+  }
+
+  #endRefusal(): void {
+    const body = Buffer.concat(this.#body);
+    const error = errorOf(this.#status, body);
+    this.#settle({ kind: "refused", error, usage: usageOfBody(parse(body)) ?? null });
+  }
+}
+
+interface OpenAIUsage {
+  prompt_tokens: number;
+  completion_tokens: number;
+  prompt_tokens_details?: { cached_tokens?: number };
+}
+
+function usageOfBody(body: { usage?: OpenAIUsage | null } | undefined): Usage | undefined {
+  const usage = body?.usage;
+  if (!usage) return undefined;
+  return {
+    promptTokens: usage.prompt_tokens,
+    completionTokens: usage.completion_tokens,
+    cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? 0,
+  };
+}
+
+/** An instance's own error keeps its code and text; anything else is `upstream_error`. */
+function errorOf(status: number, body: Buffer): LLMPoolError {
+  const error = (parse(body) as { error?: { code?: unknown; message?: unknown; param?: unknown } } | undefined)?.error;
+  const code = error?.code;
+  if (typeof code !== "string" || !(code in ERRORS)) {
+    return new LLMPoolError("upstream_error", `the instance answered ${status}`);
+  }
+  const message = typeof error?.message === "string" ? error.message : code;
+  const detail = typeof error?.param === "string" ? { param: error.param } : {};
+  return new LLMPoolError(code as ErrorCode, message, detail);
+}
+
+function parse(body: Buffer): { usage?: OpenAIUsage } | undefined {
+  try {
+    return JSON.parse(body.toString()) as { usage?: OpenAIUsage };
+  } catch {
+    return undefined;
+  }
+}
+
+function broken(cause: unknown): LLMPoolError {
+  return new LLMPoolError("upstream_error", `the instance broke off its answer (${messageOf(cause)})`, { cause });
+}

@@ -1,0 +1,379 @@
+import { createHash } from "node:crypto";
+import type { Usage } from "../api/backend.ts";
+import type { InstanceObject } from "../api/http.ts";
+import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
+import { hashAgent } from "../core/mapping.ts";
+import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
+import { type DeadlineCode, InstanceQueue, type Slot } from "../core/queue.ts";
+import { Speed } from "../core/speed.ts";
+import type { StateStore } from "../core/store.ts";
+import type { Clock } from "../lib/clock.ts";
+import { LLMPoolError } from "../lib/errors.ts";
+import type { Identity } from "./identify.ts";
+
+/** How long an endpoint that refused a connection is left alone, in milliseconds; its supervisor knows better by then. */
+const SUSPECT_MS = 1_000;
+/** How often the number of sessions per instance is read again, in milliseconds. It only breaks ties. */
+const COUNT_SESSIONS_MS = 5_000;
+
+/** What an admitted request needs of an instance. */
+export interface Ask {
+  /** The instance that `choose` named. */
+  instance: string;
+  /** The caller named the instance: it never moves. */
+  pinned: boolean;
+  sessionKey?: string;
+  /** From `flowOf`. */
+  flow: string;
+  /** On the clock's scale, in milliseconds. */
+  deadline: number;
+  deadlineCode: DeadlineCode;
+  /** Prompt tokens that must be read in any case. */
+  prefillTokens: number;
+  signal: AbortSignal;
+  /** Told, while it waits, how to find its position (from 1). */
+  onWait: (position: () => number) => void;
+}
+
+/** A slot on a ready instance. */
+export interface Seat {
+  endpoint: Endpoint;
+  waitedMs: number;
+  /** Not the instance that was asked for. */
+  moved: boolean;
+  /** Gives the slot back, with what the answer told about the instance's speed. Idempotent. */
+  release(measured?: { usage: Usage; firstTokenMs: number; totalMs: number }): void;
+}
+
+/** An instance of the plan, and what stands behind it now. */
+interface Place {
+  plan: InstancePlan;
+  modelName: string;
+  roles: string[];
+  queue: InstanceQueue;
+  speed: Speed;
+  sessions: number;
+  /** Undefined: nothing has that id yet. */
+  endpoint: Endpoint | undefined;
+  /** The endpoint that refused a connection a moment ago. */
+  suspect: string | undefined;
+  /** On the clock's scale; undefined while it takes traffic. */
+  downSince: number | undefined;
+  cancelMove: (() => void) | undefined;
+}
+
+/** Ends a wait for an instance that stays down: look elsewhere. */
+const MOVE = Symbol("move");
+
+export interface SeatsDeps {
+  plan: () => PoolPlan;
+  source: EndpointSource;
+  store: Pick<StateStore, "sessionCounts">;
+  clock: Clock;
+}
+
+/** Which instance serves a request, and when: placement, one waiting line an instance, and what happens while an instance is down. */
+export class Seats {
+  readonly #deps: SeatsDeps;
+  readonly #places = new Map<string, Place>();
+  /** Instances that each flow has run on since its episode began. */
+  readonly #visited = new Map<string, Set<string>>();
+  readonly #unsubscribe: () => void;
+  #cancelCount: () => void = () => {};
+
+  constructor(deps: SeatsDeps) {
+    this.#deps = deps;
+    this.follow();
+    this.#unsubscribe = deps.source.onChange(() => this.#observe());
+    this.#countSessions();
+  }
+
+  /** Takes over a changed plan: what is gone sends its waiting requests elsewhere. */
+  follow(): void {
+    const plan = this.#deps.plan();
+    const limits = (instance: InstancePlan) => ({ slots: instance.sessions, waiting: plan.router.queuePerInstance });
+    const wanted = new Set<string>();
+    for (const variant of plan.variants) {
+      for (const instance of variant.instances) {
+        wanted.add(instance.id);
+        let place = this.#places.get(instance.id);
+        if (!place) {
+          place = this.#newPlace(instance, limits(instance));
+          this.#places.set(instance.id, place);
+        }
+        place.plan = instance;
+        place.modelName = variant.modelName;
+        place.roles = plan.roles.filter((r) => r.instances.includes(instance.id)).map((r) => r.name);
+        place.queue.resize(limits(instance));
+      }
+    }
+    for (const [id, place] of this.#places) {
+      if (wanted.has(id)) continue;
+      this.#places.delete(id);
+      place.cancelMove?.();
+      place.queue.evictAll(MOVE);
+    }
+    this.#observe();
+  }
+
+  /** The instance that a request belongs on: the session's own, else the least loaded of those that its role, agent or model may use. */
+  choose(identity: Identity, bound: string | undefined): InstancePlan {
+    const home = bound === undefined ? undefined : this.#places.get(bound);
+    if (home) return home.plan;
+    const candidates = this.#candidates(identity);
+    const ready = candidates.filter(isReady);
+    const from = ready.length > 0 ? ready : candidates;
+    const best = leastLoaded(from, identity.hint);
+    if (!best) {
+      throw new LLMPoolError("instance_unavailable", "this variant of the pool has no instances; scale it up", {
+        retryAfterSeconds: 10,
+      });
+    }
+    return best.plan;
+  }
+
+  /** A new session was bound: until the next count from the store. */
+  bound(instance: string): void {
+    const place = this.#places.get(instance);
+    if (place) place.sessions++;
+  }
+
+  /**
+   * Waits for a slot. Rejects with the signal's reason, with what the waiting line says (`queue_full`, a deadline), or with
+   * `instance_unavailable` when the instance stays down and no other may or can take over.
+   */
+  async take(ask: Ask): Promise<Seat> {
+    let id = ask.instance;
+    for (;;) {
+      const place = this.#places.get(id);
+      const slot = place ? await this.#wait(place, ask) : MOVE;
+      if (place && slot !== MOVE) {
+        const seat = this.#seat(place, slot, id !== ask.instance);
+        if (seat) {
+          this.#visit(ask.flow, id);
+          return seat;
+        }
+        continue;
+      }
+      id = this.#elsewhere(id, place, ask).plan.id;
+    }
+  }
+
+  /** A connection to it failed: nothing more goes there until it is replaced, or a moment has passed. */
+  suspect({ id, uid }: Endpoint): void {
+    const place = this.#places.get(id);
+    if (!place || place.endpoint?.uid !== uid) return;
+    place.suspect = uid;
+    this.#observePlace(place);
+    this.#deps.clock.after(SUSPECT_MS, () => {
+      if (place.suspect !== uid) return;
+      place.suspect = undefined;
+      this.#observePlace(place);
+    });
+  }
+
+  /** Where an episode has run. */
+  visited(flow: string): string[] {
+    return [...(this.#visited.get(flow) ?? [])];
+  }
+
+  forget(flow: string): void {
+    this.#visited.delete(flow);
+  }
+
+  instances(): InstanceObject[] {
+    return [...this.#places.values()].map(instanceObject);
+  }
+
+  /** Why not every instance has been ready yet; undefined once each is. */
+  notReady(): string | undefined {
+    const waiting = [...this.#places.values()].filter((p) => !isReady(p));
+    if (waiting.length === 0) return undefined;
+    return `waiting for instances ${waiting.map((p) => `${p.plan.id} (${p.endpoint?.state ?? "Pending"})`).join(", ")}`;
+  }
+
+  close(): void {
+    this.#unsubscribe();
+    this.#cancelCount();
+    for (const place of this.#places.values()) {
+      place.cancelMove?.();
+      place.queue.close();
+    }
+  }
+
+  #newPlace(plan: InstancePlan, limits: { slots: number; waiting: number }): Place {
+    const { clock } = this.#deps;
+    const speed = new Speed();
+    const queue = new InstanceQueue(plan.id, { clock, speed }, limits);
+    queue.pause();
+    return {
+      plan,
+      modelName: "",
+      roles: [],
+      queue,
+      speed,
+      sessions: 0,
+      endpoint: undefined,
+      suspect: undefined,
+      downSince: clock.now(),
+      cancelMove: undefined,
+    };
+  }
+
+  #candidates({ instance, role, agent, model }: Identity): Place[] {
+    if (instance) return this.#byId([instance.id]);
+    if (role) return this.#byId(role.instances);
+    const all = [...this.#places.values()];
+    if (agent !== undefined) {
+      const own = all.filter((p) => p.plan.variant === "default");
+      return own.length === 0 ? [] : own.slice(hashAgent(agent, own.length)).slice(0, 1);
+    }
+    if (model !== undefined) return all.filter((p) => p.modelName === model);
+    return all.filter((p) => p.plan.variant === "default");
+  }
+
+  #byId(ids: readonly string[]): Place[] {
+    return ids.flatMap((id) => this.#places.get(id) ?? []);
+  }
+
+  /** A slot, or MOVE when the instance has been down for too long. */
+  async #wait(place: Place, ask: Ask): Promise<Slot | typeof MOVE> {
+    if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
+    const { flow, deadline, deadlineCode, prefillTokens, signal, sessionKey } = ask;
+    const ticket = place.queue.enqueue({
+      flow,
+      deadline,
+      deadlineCode,
+      prefillTokens,
+      signal,
+      ...(sessionKey !== undefined && { session: sessionKey }),
+    });
+    if (ticket.position() > 0) ask.onWait(() => ticket.position());
+    try {
+      return await ticket.slot;
+    } catch (reason) {
+      if (reason === MOVE) return MOVE;
+      throw reason;
+    }
+  }
+
+  #seat(place: Place, slot: Slot, moved: boolean): Seat | undefined {
+    const { endpoint, speed } = place;
+    // It went down between the grant and this line.
+    if (!endpoint || !isReady(place)) {
+      slot.release();
+      return undefined;
+    }
+    return {
+      endpoint,
+      waitedMs: slot.waitedMs,
+      moved,
+      release(measured) {
+        slot.release();
+        if (measured) speed.observe({ ...measured.usage, ...measured });
+      },
+    };
+  }
+
+  #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
+    // An instance that left the plan: its id still says which variant it was of.
+    const name = place?.plan.variant ?? (/^\d+$/.test(id) ? "default" : id.slice(0, id.lastIndexOf("-")));
+    const others = [...this.#places.values()].filter((p) => p.plan.variant === name && p !== place && isReady(p));
+    const best = ask.pinned ? undefined : leastLoaded(others, undefined);
+    if (best) return best;
+    const state = place?.endpoint?.message ?? place?.endpoint?.state ?? "gone";
+    const none = ask.pinned ? "" : `, and no other instance of variant ${name} is ready`;
+    throw new LLMPoolError("instance_unavailable", `instance ${id} is not ready (${state})${none}`, {
+      retryAfterSeconds: 5,
+    });
+  }
+
+  #observe(): void {
+    const endpoints = new Map(this.#deps.source.list().map((e) => [e.id, e]));
+    for (const place of this.#places.values()) {
+      place.endpoint = endpoints.get(place.plan.id);
+      this.#observePlace(place);
+    }
+  }
+
+  #observePlace(place: Place): void {
+    if (isReady(place)) {
+      place.downSince = undefined;
+      place.cancelMove?.();
+      place.cancelMove = undefined;
+      place.queue.resume();
+      return;
+    }
+    place.queue.pause();
+    if (place.cancelMove) return;
+    place.downSince ??= this.#deps.clock.now();
+    place.cancelMove = this.#deps.clock.after(this.#movesIn(place), () => place.queue.evictAll(MOVE));
+  }
+
+  /** Milliseconds until those who wait for it move. */
+  #movesIn(place: Place): number {
+    const { clock, plan } = this.#deps;
+    return (place.downSince ?? clock.now()) + plan().router.rebindAfterSeconds * 1000 - clock.now();
+  }
+
+  #visit(flow: string, id: string): void {
+    const known = this.#visited.get(flow);
+    if (known) known.add(id);
+    else this.#visited.set(flow, new Set([id]));
+  }
+
+  #countSessions(): void {
+    const { store, clock } = this.#deps;
+    void store
+      .sessionCounts()
+      .then((counts) => {
+        for (const [id, place] of this.#places) place.sessions = counts.get(id) ?? 0;
+      })
+      .catch(() => {})
+      .finally(() => {
+        this.#cancelCount = clock.after(COUNT_SESSIONS_MS, () => this.#countSessions());
+      });
+  }
+}
+
+function isReady({ endpoint, suspect }: Place): boolean {
+  return endpoint?.state === "Ready" && endpoint.uid !== suspect;
+}
+
+/** Fewest requests, then fewest sessions; between equals the hint's favourite, else the first. */
+function leastLoaded(places: readonly Place[], hint: string | undefined): Place | undefined {
+  let best: Place | undefined;
+  for (const place of places) if (!best || compare(place, best, hint) < 0) best = place;
+  return best;
+}
+
+function compare(a: Place, b: Place, hint: string | undefined): number {
+  const load = a.queue.running + a.queue.waiting - (b.queue.running + b.queue.waiting);
+  if (load !== 0) return load;
+  if (hint !== undefined) return score(hint, b.plan.id).compare(score(hint, a.plan.id));
+  return a.sessions - b.sessions;
+}
+
+/** Rendezvous hashing: the same hint prefers the same instance, whichever others there are. */
+function score(hint: string, id: string): Buffer {
+  return createHash("sha256").update(`${id}\n${hint}`).digest();
+}
+
+function instanceObject({ plan, roles, queue, sessions, endpoint }: Place): InstanceObject {
+  return {
+    object: "instance",
+    id: plan.id,
+    variant: plan.variant,
+    state: endpoint?.state ?? "Pending",
+    roles,
+    queued: queue.waiting,
+    running: queue.running,
+    sessions,
+    tokens_per_second: endpoint?.tokensPerSecond ?? null,
+    restarts: endpoint?.restarts ?? 0,
+    device: endpoint?.device ?? null,
+    message: endpoint?.message ?? null,
+    ...(endpoint?.pid !== undefined && { pid: endpoint.pid }),
+    ...(endpoint?.pod !== undefined && { pod: endpoint.pod }),
+  };
+}

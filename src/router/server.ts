@@ -1,0 +1,238 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { InstanceObject } from "../api/http.ts";
+import type { EndpointSource } from "../core/endpoint.ts";
+import type { PoolPlan } from "../core/plan/types.ts";
+import { flowOf } from "../core/queue.ts";
+import type { Binding, StateStore } from "../core/store.ts";
+import type { Clock } from "../lib/clock.ts";
+import { LLMPoolError, messageOf, toErrorBody } from "../lib/errors.ts";
+import type { Logger } from "../lib/logger.ts";
+import { makeAuthenticate, type Secrets } from "./auth.ts";
+import { makeControl } from "./control.ts";
+import { EpisodeWatch } from "./episodes.ts";
+import { Inference } from "./inference.ts";
+import { LiveCalls } from "./live.ts";
+import { makeRouterMetrics } from "./metrics.ts";
+import { reapOpenReservations } from "./reaper.ts";
+import { ROUTES, type Route } from "./request.ts";
+import { Seats } from "./seats.ts";
+import { Upstreams } from "./upstream.ts";
+
+export interface RouterOptions {
+  plan: PoolPlan;
+  secrets: Secrets;
+  /** Where the instances are. The router follows it; the caller closes it. */
+  source: EndpointSource;
+  /** The caller closes it, after the router. */
+  store: StateStore;
+  /** The pool's token, which instances ask for. */
+  token: string;
+  host: string;
+  /** 0: the operating system chooses. */
+  port: number;
+  clock: Clock;
+  log: Logger;
+  /** Receives heartbeat lines. */
+  writeLine: (line: string) => void;
+}
+
+export interface Router extends AsyncDisposable {
+  readonly url: string;
+  /** Takes a new plan (and secrets) without dropping a request. Throws, and keeps the old one, when the keys are invalid. */
+  update(plan: PoolPlan, secrets: Secrets): void;
+  instances(): InstanceObject[];
+  /**
+   * Not ready at once, no new work; open calls may end within `graceMs`, then they are cut off, and every reservation that can be
+   * settled is. Idempotent.
+   */
+  close(graceMs?: number): Promise<void>;
+}
+
+/** Header block, in bytes; what does not fit is 431. */
+const MAX_HEADER_BYTES = 16 * 1024;
+/** A caller has this long to send its headers, and its whole request, in milliseconds. */
+const HEADERS_MS = 15_000;
+const REQUEST_MS = 60_000;
+/** Longer than the idle timeout of the usual load balancers, so that they close first. */
+const KEEP_ALIVE_MS = 75_000;
+
+/** Starts the data plane. Rejects when the port is taken or the keys are invalid, with what to do about it. */
+export async function startRouter(options: RouterOptions): Promise<Router> {
+  const { store, source, clock, log } = options;
+  let { plan } = options;
+  let authenticate = makeAuthenticate(plan.router.auth, options.secrets);
+  let closing: Promise<void> | undefined;
+
+  const metrics = makeRouterMetrics(plan);
+  const upstreams = new Upstreams(options.token);
+  const live = new LiveCalls(clock);
+  const seats = new Seats({ plan: () => plan, source, store, clock });
+  const watch = new EpisodeWatch({
+    store,
+    clock,
+    plan: () => plan,
+    writeLine: options.writeLine,
+    instancesOf: (tenant, episodeId) => seats.visited(flowOf(tenant, episodeId)),
+    onEnded: ({ tenant, id, endReason }) => {
+      seats.forget(flowOf(tenant, id));
+      metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
+    },
+  });
+  const inference = new Inference({
+    plan: () => plan,
+    authenticate: () => authenticate,
+    store,
+    seats,
+    upstreams,
+    watch,
+    live,
+    metrics,
+    clock,
+    log,
+  });
+  const stopRetaining = source.onChange(() => upstreams.retain(new Set(source.list().map((e) => e.uid))));
+  const stopReaper = await reapOpenReservations({ store, source, upstreams, clock, log, metrics });
+
+  const control = makeControl({
+    plan: () => plan,
+    authenticate: () => authenticate,
+    store,
+    watch,
+    clock,
+    log,
+    instances: () => seats.instances(),
+    freeSession,
+    notReady: () => (closing !== undefined ? "the router is shutting down" : seats.notReady()),
+    expose: async () => {
+      metrics.collect(seats.instances(), watch.activeCount);
+      return { text: await metrics.metrics.expose(), contentType: metrics.metrics.contentType };
+    },
+  });
+
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: HEADERS_MS,
+      requestTimeout: REQUEST_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: 5_000,
+      noDelay: true,
+    },
+    onRequest,
+  );
+  server.on("clientError", refuseMalformed);
+  server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => {
+    refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
+  });
+  const url = await listen(server, options.host, options.port);
+  watch.adopt(await store.activeEpisodes());
+
+  function onRequest(req: IncomingMessage, res: ServerResponse): void {
+    const path = pathOf(req.url ?? "/");
+    if (!(path in ROUTES)) return void control(req, res);
+    if (req.method !== "POST") {
+      res.setHeader("allow", "POST");
+      refuse(req, res, new LLMPoolError("method_not_allowed", `${path} takes POST, not ${req.method}`));
+    } else if (closing !== undefined) {
+      const error = new LLMPoolError("instance_unavailable", "the router is shutting down", { retryAfterSeconds: 1 });
+      refuse(req, res, error);
+    } else inference.handle(req, res, path as Route);
+  }
+
+  async function freeSession(binding: Binding): Promise<void> {
+    await store.dropBinding(binding.tenant, binding.key);
+    const endpoint = source.list().find((e) => e.id === binding.instance && e.url !== "");
+    if (!endpoint) return;
+    await upstreams.deleteSession(endpoint, binding.key).catch((error: unknown) => {
+      // The binding is gone; the cache goes with the instance's own time limit.
+      log.warn("a session's cache could not be freed now", { instance: binding.instance, err: messageOf(error) });
+    });
+  }
+
+  async function close(graceMs = 0): Promise<void> {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    server.closeIdleConnections();
+    watch.close();
+    const late = clock.after(graceMs, () => server.closeAllConnections());
+    if (graceMs <= 0) server.closeAllConnections();
+    await inference.idle();
+    late();
+    server.closeAllConnections();
+    await closed;
+    stopRetaining();
+    stopReaper();
+    live.close();
+    seats.close();
+    await upstreams.close();
+  }
+
+  const router: Router = {
+    url,
+    instances: () => seats.instances(),
+    update(next, secrets) {
+      const nextAuthenticate = makeAuthenticate(next.router.auth, secrets);
+      plan = next;
+      authenticate = nextAuthenticate;
+      metrics.follow(plan);
+      seats.follow();
+    },
+    close: (graceMs) => {
+      closing ??= close(graceMs);
+      return closing;
+    },
+    [Symbol.asyncDispose]: () => router.close(),
+  };
+  return router;
+}
+
+function listen(server: Server, host: string, port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const taken = error.code === "EADDRINUSE";
+      reject(taken ? new Error(`port ${port} is taken; choose another with --port`, { cause: error }) : error);
+    });
+    server.listen(port, host, () => {
+      const address = server.address() as AddressInfo;
+      resolve(`http://${address.family === "IPv6" ? `[${address.address}]` : address.address}:${address.port}`);
+    });
+  });
+}
+
+/** Path without the query, which no inference route has a use for. */
+function pathOf(url: string): string {
+  const query = url.indexOf("?");
+  return query < 0 ? url : url.slice(0, query);
+}
+
+function refuse(req: IncomingMessage, res: ServerResponse, error: LLMPoolError): void {
+  const { status, body, headers } = toErrorBody(error);
+  const text = JSON.stringify(body);
+  res.writeHead(status, {
+    ...headers,
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    connection: "close",
+  });
+  res.end(text);
+  // The body was not read: without this the connection would wait for it.
+  req.resume();
+}
+
+const STATUS_OF_PARSE_ERROR: Record<string, [number, string]> = {
+  HPE_HEADER_OVERFLOW: [431, "the headers are larger than 16 KiB"],
+  ERR_HTTP_REQUEST_TIMEOUT: [408, "the request did not arrive in time"],
+};
+
+/** A request that is not HTTP gets one answer and a closed connection: nothing after it can be trusted. */
+function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || socket.bytesWritten > 0 || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const [status, message] = STATUS_OF_PARSE_ERROR[error.code ?? ""] ?? [400, "this is not a valid HTTP request"];
+  const body = JSON.stringify(toErrorBody(new LLMPoolError("invalid_request", message)).body);
+  socket.end(
+    `HTTP/1.1 ${status} Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}

@@ -1,0 +1,60 @@
+import type { EpisodeEventObject, EpisodeObject, SessionObject } from "../api/http.ts";
+import type { Binding, Episode, EpisodeEvent } from "../core/store.ts";
+
+/** Store records as the bodies that callers see. `wallNow` is Unix time in milliseconds. */
+
+export function episodeObject(episode: Episode, sessions: string[], wallNow: number): EpisodeObject {
+  const { settings } = episode;
+  return {
+    object: "episode",
+    id: episode.id,
+    state: episode.state,
+    end_reason: episode.endReason ?? null,
+    started_at: instant(episode.startedAt),
+    deadline: instant(wallNow + episode.remainingMs),
+    time_remaining_s: seconds(episode.remainingMs),
+    extensions: episode.extensions,
+    tokens_used: episode.tokensUsed,
+    tokens_reserved: episode.tokensReserved,
+    budget_tokens: settings.budgetTokens === 0 ? null : settings.budgetTokens,
+    last_progress: { event: episode.lastProgress.event, at: instant(episode.lastProgress.at) },
+    sessions,
+    metadata: episode.metadata,
+  };
+}
+
+export function eventObject(episodeId: string, event: EpisodeEvent): EpisodeEventObject {
+  return { event: event.kind, episode_id: episodeId, at: instant(event.at), ...event.data };
+}
+
+/** The heartbeat: the same object as a log line and as an SSE event. */
+export function heartbeatObject(episode: Episode, instances: string[]): Record<string, unknown> {
+  return {
+    event: "episode_heartbeat",
+    episode_id: episode.id,
+    tokens_used: episode.tokensUsed,
+    last_progress: { event: episode.lastProgress.event, at: instant(episode.lastProgress.at) },
+    time_remaining_s: seconds(episode.remainingMs),
+    state: episode.state,
+    instances,
+  };
+}
+
+export function sessionObject(binding: Binding): SessionObject {
+  return {
+    object: "session",
+    id: binding.id,
+    role: binding.role,
+    instance_id: binding.instance,
+    episode_id: binding.episodeId ?? null,
+    last_used_at: instant(binding.lastUsedAt),
+  };
+}
+
+function instant(unixMs: number): string {
+  return new Date(unixMs).toISOString();
+}
+
+function seconds(ms: number): number {
+  return Math.round(ms) / 1000;
+}
