@@ -23,7 +23,7 @@ export const text = (max: number, min = 0) =>
     .string()
     .refine((value) => value.length <= max || [...value].length <= max, { error: `write at most ${max} characters` })
     .refine((value) => value.length >= min, {
-      error: min === 1 ? "must not be empty" : `write at least ${min} characters`,
+      error: `write at least ${min} ${min === 1 ? "character" : "characters"}`,
     })
     .meta({ maxLength: max, ...(min > 0 ? { minLength: min } : {}) });
 
@@ -45,10 +45,12 @@ export const objectName = () =>
 /** A duration in whole seconds. */
 export const seconds = (min: number, max: number) => z.int32().min(min).max(max);
 
+const AMOUNT = 'write an amount such as "12Gi", "500m" or 2';
+
 /** An amount as Kubernetes writes it: `12Gi`, `500m`, `2`. */
 export const Quantity = z.union(
   [z.int().min(0), text(32).regex(/^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$/)],
-  { error: 'write an amount such as "12Gi", "500m" or 2' },
+  { error: AMOUNT },
 );
 export type Quantity = z.infer<typeof Quantity>;
 
