@@ -1,0 +1,54 @@
+import { createHash } from "node:crypto";
+import { expect, test } from "vitest";
+import { makeAuthenticate, requireRole, requireScope } from "./auth.ts";
+
+const sha256 = (key: string) => createHash("sha256").update(key).digest("hex");
+const secret = (entries: Record<string, object>) => ({
+  keys: Object.fromEntries(Object.entries(entries).map(([name, e]) => [name, Buffer.from(JSON.stringify(e))])),
+});
+const auth = { mode: "ApiKey", secretName: "keys" } as const;
+
+test("knows a caller by the hash of its key", () => {
+  const authenticate = makeAuthenticate(
+    auth,
+    secret({ alice: { sha256: sha256("k1"), tokens: 10, windowSeconds: 60 } }),
+  );
+  const caller = authenticate("Bearer k1");
+  expect(caller.tenant).toBe("alice");
+  expect(caller.budget).toEqual({ tokens: 10, windowSeconds: 60 });
+  for (const wrong of [undefined, "", "Bearer", "Bearer k2", "Basic k1", "k1", `Bearer ${sha256("k1")}`]) {
+    expect(() => authenticate(wrong)).toThrow(expect.objectContaining({ code: "unauthorized" }));
+  }
+});
+
+test("scopes and roles are refused by name, and admin has every scope", () => {
+  const authenticate = makeAuthenticate(
+    auth,
+    secret({
+      a: { sha256: sha256("a"), scopes: ["read"], roles: ["planner"] },
+      b: { sha256: sha256("b"), scopes: ["admin"] },
+    }),
+  );
+  const a = authenticate("bearer a");
+  expect(() => requireScope(a, "inference")).toThrow(/"inference"/);
+  expect(() => requireRole(a, "coder")).toThrow(/planner/);
+  expect(() => requireRole(a, undefined)).toThrow(expect.objectContaining({ code: "forbidden" }));
+  requireRole(a, "planner");
+  requireScope(authenticate("Bearer b"), "inference");
+});
+
+test("lists every bad entry, without its content", () => {
+  const bad = secret({
+    a: { sha256: "xyz" },
+    b: { sha256: sha256("b"), scopes: ["root"] },
+    c: { sha256: sha256("c"), more: 1 },
+  });
+  const entries = { ...bad.keys, d: Buffer.from("hunter2") };
+  expect(() => makeAuthenticate(auth, { keys: entries })).toThrow(/"a".*\n.*"b".*\n.*"c".*\n.*"d"/);
+  expect(() => makeAuthenticate(auth, { keys: entries })).not.toThrow(/hunter2|xyz/);
+  expect(() => makeAuthenticate(auth, {})).toThrow(/--secret keys=DIR/);
+});
+
+test("without keys everybody is one tenant", () => {
+  expect(makeAuthenticate({ mode: "None" }, {})(undefined).tenant).toBe("");
+});

@@ -1,0 +1,131 @@
+import { expect, test } from "vitest";
+import { validatePool } from "../api/validate.ts";
+import { planPool } from "../core/plan/plan.ts";
+import { identify, sessionKey } from "./identify.ts";
+
+const plan = pool({
+  backend: "stub",
+  instances: 5,
+  roles: [{ name: "planner", instance: 0 }, { name: "coder" }, { name: "critic" }],
+});
+
+function pool(spec: object) {
+  const checked = validatePool({
+    apiVersion: "llmpool.dev/v1alpha1",
+    kind: "LLMPool",
+    metadata: { name: "apex" },
+    spec,
+  });
+  if (!checked.ok) throw new Error(JSON.stringify(checked.problems));
+  return planPool(checked.pool);
+}
+
+const row = (name: string, headers: Record<string, string>, body: object, want: object) => ({
+  name,
+  headers,
+  body,
+  want,
+});
+
+test.each([
+  row("a role in model", {}, { model: "planner" }, { role: "planner" }),
+  row("case does not matter, a tag is ignored", {}, { model: "Planner:latest" }, { role: "planner" }),
+  row("pool/role", {}, { model: "apex/coder" }, { role: "coder" }),
+  row("metadata.role before model", {}, { model: "stub", metadata: { role: "critic" } }, { role: "critic" }),
+  row(
+    "a metadata.role that is none is no role",
+    {},
+    { model: "planner", metadata: { role: "boss" } },
+    { role: "planner" },
+  ),
+  row("the header before the body", { "x-llmpool-role": "CODER" }, { model: "planner" }, { role: "coder" }),
+  row("an agent id that is a role", { "x-agent-id": "coder" }, {}, { role: "coder" }),
+  row("any other agent id", { "x-agent-id": "tester" }, { model: "planner" }, { agent: "tester" }),
+  row("a served model", {}, { model: "stub" }, { model: "stub" }),
+  row("the first of the session headers", { "session-id": "b", "x-session-id": "a" }, {}, { sessionId: "a" }),
+  row("a coding agent's own header", { "x-claude-code-session-id": "c" }, {}, { sessionId: "c" }),
+  row(
+    "an episode in the session id",
+    {},
+    { metadata: { session_id: "ep1:planner" } },
+    { sessionId: "ep1:planner", episodeId: "ep1" },
+  ),
+  row("not when the end is no role", {}, { metadata: { session_id: "ep1:boss" } }, { sessionId: "ep1:boss" }),
+  row(
+    "the episode header wins",
+    { "x-episode-id": "e2", "x-session-id": "ep1:planner" },
+    {},
+    { sessionId: "ep1:planner", episodeId: "e2" },
+  ),
+  row("an instance", { "x-llmpool-instance": "3" }, {}, { instance: "3" }),
+  row("the SDK's own timeout", { "x-stainless-timeout": "600" }, {}, { timeoutMs: 600_000 }),
+  row("our timeout before it", { "x-request-timeout": "1.5", "x-stainless-timeout": "600" }, {}, { timeoutMs: 1500 }),
+  row("clamp", { "x-llmpool-budget": "clamp" }, {}, { clampBudget: true }),
+])("reads $name", ({ headers, body, want }) => {
+  const { role, instance, ...rest } = identify(plan, headers, body);
+  const got = { ...rest, ...(role && { role: role.name }), ...(instance && { instance: instance.id }) };
+  expect(got).toEqual({ clampBudget: false, ...want });
+});
+
+const refusal = (
+  name: string,
+  headers: Record<string, string>,
+  body: object,
+  code: string,
+  param: string,
+  says: string,
+) => ({
+  name,
+  headers,
+  body,
+  want: { code, param, message: expect.stringContaining(says) },
+});
+
+test.each([
+  refusal(
+    "an unknown role",
+    { "x-llmpool-role": "boss" },
+    {},
+    "invalid_request",
+    "x-llmpool-role",
+    "planner, coder, critic",
+  ),
+  refusal("an unknown model", {}, { model: "gpt-9" }, "not_found", "model", "planner, coder, critic"),
+  refusal("another pool's role", {}, { model: "other/planner" }, "not_found", "model", "stub"),
+  refusal(
+    "an unknown instance",
+    { "x-llmpool-instance": "9" },
+    {},
+    "invalid_request",
+    "x-llmpool-instance",
+    "0, 1, 2, 3, 4",
+  ),
+  refusal("a bad id", { "x-session-id": "a b" }, {}, "invalid_request", "x-session-id", "letters"),
+  refusal("a header that came twice", { "x-session-id": "a, b" }, {}, "invalid_request", "x-session-id", "letters"),
+  refusal("an id that is too long", { "x-episode-id": "a".repeat(129) }, {}, "invalid_request", "x-episode-id", "128"),
+  refusal("a timeout of nothing", { "x-request-timeout": "0" }, {}, "invalid_request", "x-request-timeout", "above 0"),
+  refusal(
+    "a timeout that is no number",
+    { "x-request-timeout": "soon" },
+    {},
+    "invalid_request",
+    "x-request-timeout",
+    "soon",
+  ),
+  refusal(
+    "metadata that is not text",
+    {},
+    { metadata: { session_id: 1 } },
+    "invalid_request",
+    "metadata.session_id",
+    "string",
+  ),
+  refusal("another budget word", { "x-llmpool-budget": "yes" }, {}, "invalid_request", "x-llmpool-budget", "clamp"),
+])("refuses $name", ({ headers, body, want }) => {
+  expect(() => identify(plan, headers, body)).toThrow(expect.objectContaining(want));
+});
+
+test("no choice of names makes two sessions one", () => {
+  expect(sessionKey("a", "bc", "d")).not.toBe(sessionKey("ab", "c", "d"));
+  expect(sessionKey("", "a", "bc")).not.toBe(sessionKey("", "ab", "c"));
+});
