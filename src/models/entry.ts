@@ -105,7 +105,7 @@ export function diskError(error: unknown, path: string): unknown {
       cause: error,
     });
   }
-  if (code === "EACCES" || code === "EPERM" || code === "EROFS") {
+  if (code === "EACCES" || code === "EPERM" || code === "EROFS" || code === "ENOTDIR" || code === "EEXIST") {
     return new StartError("ModelDownloadFailed", `the model cache ${path} cannot be written (${code}): ${cure}`, {
       cause: error,
     });

@@ -1,8 +1,9 @@
 import { getCACertificates } from "node:tls";
-import { type Dispatcher, EnvHttpProxyAgent, request } from "undici";
+import { type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { StartError } from "../api/instance.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Context } from "./context.ts";
+import { Incoming } from "./incoming.ts";
 import { TransientError } from "./retry.ts";
 import { isAllowedUrl } from "./uri.ts";
 
@@ -106,45 +107,40 @@ export function refusal(reply: Reply, what: string, access: string): Error {
 }
 
 async function send(context: Context, url: URL, headers: Record<string, string>): Promise<Reply> {
-  const stall = new AbortController();
-  const signal = AbortSignal.any([context.signal, stall.signal]);
-  const watch = () =>
-    context.clock.after(STALL_MS, () =>
-      stall.abort(new TransientError(`${url.host} sends nothing for ${STALL_MS / 1000} s`)),
-    );
-  let unwatch = watch();
-  const explain = (error: unknown) => {
-    if (signal.aborted) return signal.reason;
-    return networkError(url, error);
-  };
-  try {
-    const {
-      statusCode,
-      headers: answered,
-      body,
-    } = await request(url, { dispatcher: context.dispatcher, headers, signal });
-    const discard = () => {
-      unwatch();
-      body.destroy();
-    };
-    async function* chunks(): AsyncGenerator<Buffer> {
-      try {
-        for await (const chunk of body) {
-          unwatch();
-          yield chunk;
-          unwatch = watch();
-        }
-      } catch (error) {
-        throw explain(error);
-      } finally {
-        discard();
-      }
-    }
-    // Without a listener, a body that is destroyed before anyone reads it would raise an unhandled `error` event.
-    body.on("error", () => {});
-    return { status: statusCode, headers: answered, url, body: chunks(), discard };
-  } catch (error) {
+  let unwatch = () => {};
+  const incoming = new Incoming((waiting) => {
     unwatch();
+    if (!waiting) return;
+    unwatch = context.clock.after(STALL_MS, () =>
+      incoming.abort(new TransientError(`${url.host} sends nothing for ${STALL_MS / 1000} s`)),
+    );
+  });
+  const stop = () => incoming.abort(context.signal.reason);
+  const explain = (error: unknown) => {
+    if (context.signal.aborted) return context.signal.reason;
+    return error instanceof TransientError ? error : networkError(url, error);
+  };
+  async function* body(): AsyncGenerator<Buffer> {
+    try {
+      yield* incoming.body();
+    } catch (error) {
+      throw explain(error);
+    } finally {
+      context.signal.removeEventListener("abort", stop);
+    }
+  }
+  const discard = () => {
+    context.signal.removeEventListener("abort", stop);
+    incoming.abort(new Error("nobody wants it"));
+  };
+  context.signal.addEventListener("abort", stop, { once: true });
+  try {
+    const path = url.pathname + url.search;
+    context.dispatcher.dispatch({ origin: url.origin, path, method: "GET", headers }, incoming);
+    const { status, headers: answered } = await incoming.head;
+    return { status, headers: answered, url, body: body(), discard };
+  } catch (error) {
+    discard();
     throw explain(error);
   }
 }

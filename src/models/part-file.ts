@@ -56,7 +56,7 @@ export class PartFile {
   }
 
   async restart(): Promise<void> {
-    await this.#file.truncate(0);
+    if (this.bytes > 0) await this.#file.truncate(0);
     this.bytes = 0;
     this.resumed = false;
     this.facts = { source: this.facts.source };
