@@ -11,7 +11,8 @@ export function applyDefaults(value: unknown, schema: Schema): void {
   }
   if (!isObject(value)) return;
   for (const [key, inner] of Object.entries(value)) {
-    if (inner === null && childOf(schema, key)) delete value[key];
+    // undefined cannot come from YAML or JSON, but from a caller in JavaScript.
+    if (inner === undefined || (inner === null && childOf(schema, key))) delete value[key];
   }
   for (const [key, child] of Object.entries(schema.properties ?? {})) {
     if (child.default !== undefined && !Object.hasOwn(value, key)) value[key] = structuredClone(child.default);

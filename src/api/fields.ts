@@ -49,7 +49,10 @@ const AMOUNT = 'write an amount such as "12Gi", "500m" or 2';
 
 /** An amount as Kubernetes writes it: `12Gi`, `500m`, `2`. */
 export const Quantity = z.union(
-  [z.int().min(0), text(32).regex(/^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$/)],
+  [
+    z.int().min(0),
+    text(32).regex(/^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$/, { error: AMOUNT }),
+  ],
   { error: AMOUNT },
 );
 export type Quantity = z.infer<typeof Quantity>;
