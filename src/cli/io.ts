@@ -9,6 +9,21 @@ export interface CliIo {
   cwd: string;
   /** Aborted by Ctrl-C and SIGTERM. */
   signal: AbortSignal;
+  /** Aborted by a second Ctrl-C: whoever waits for a good end stops waiting. */
+  hurry?: AbortSignal;
+  /** Standard output, when it is a terminal. */
+  terminal?: Terminal;
   /** 0 done, 1 failed, 2 wrong usage. The process ends by itself once the command has. */
   setExitCode(code: 0 | 1 | 2): void;
+}
+
+/** A screen that can be drawn on. */
+export interface Terminal {
+  write(text: string): void;
+  columns(): number;
+  rows(): number;
+  /** The returned function ends it. */
+  onResize(listener: () => void): () => void;
+  /** False with NO_COLOR. */
+  color: boolean;
 }

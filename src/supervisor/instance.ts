@@ -228,7 +228,7 @@ export class Instance {
       state: "Failed",
       restarts,
       message,
-      lastFailure: { reason, message },
+      lastFailure: failure,
     };
     this.#later(delayMs, () => {
       this.#clear();

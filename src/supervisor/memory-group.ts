@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { processStart } from "../lib/process-start.ts";
 
 /** A cgroup of one process with a hard memory limit. */
 export interface MemoryGroup {
@@ -43,7 +44,7 @@ const PREFIX = "llmpool-";
 export function findMemoryGroups(host: HostView): MemoryGroups | undefined {
   const root = host.root ?? "/";
   const controller = findController(root);
-  const owner = `${host.pid}-${startTime(root, host.pid) ?? 0}`;
+  const owner = `${host.pid}-${processStart(host.pid, root) ?? 0}`;
   for (const home of controller?.homes ?? []) {
     const version = controller?.version ?? 1;
     const groups = groupsIn(home, version, owner, host);
@@ -85,7 +86,7 @@ function groupsIn(home: string, version: 1 | 2, owner: string, host: HostView): 
       let removed = 0;
       for (const name of readdirSync(home)) {
         const [, pid, start] = /^llmpool-(\d+)-(\d+)-/.exec(name) ?? [];
-        if (!pid || startTime(host.root ?? "/", Number(pid)) === Number(start)) continue;
+        if (!pid || processStart(Number(pid), host.root) === start) continue;
         const dir = join(home, name);
         for (const orphan of read(join(dir, "cgroup.procs")).split("\n").filter(Boolean)) host.kill(Number(orphan));
         if (remove(dir)) removed += 1;
@@ -159,13 +160,6 @@ function parseMount(line: string): Mount {
 function inMount(mount: Mount, path: string): string {
   const relative = mount.root !== "/" && path.startsWith(mount.root) ? path.slice(mount.root.length) : path;
   return join(mount.point, relative);
-}
-
-/** Start of a process in clock ticks since boot: with the pid it names one process for ever. Undefined when there is none. */
-function startTime(root: string, pid: number): number | undefined {
-  const stat = read(join(root, `proc/${pid}/stat`));
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return stat === "" ? undefined : Number(fields[19]);
 }
 
 function read(path: string): string {

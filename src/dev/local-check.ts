@@ -1,0 +1,63 @@
+import type { LLMPool } from "../api/llmpool.ts";
+import type { Problem } from "../api/problem.ts";
+import type { PoolPlan } from "../core/plan/types.ts";
+
+/** What the command line gave for Kubernetes objects that are not here: names to folders. */
+export interface LocalMounts {
+  volumes: ReadonlyMap<string, string>;
+  /** Names of the secrets that there are, from the file and the command line. */
+  secrets: ReadonlySet<string>;
+}
+
+/** What of a valid pool cannot run on one machine, each with its cure. */
+export function localProblems(pool: LLMPool, plan: PoolPlan, { volumes, secrets }: LocalMounts): Problem[] {
+  const problems: Problem[] = [];
+  const needSecret = (path: string, name: string) => {
+    if (secrets.has(name)) return;
+    problems.push({
+      path,
+      message: `there is no Secret ${name} here: put it into the file, or give --secret ${name}=DIR`,
+    });
+  };
+  for (const { name, backend, instances } of plan.variants) {
+    const path = name === "default" ? "spec" : `spec.variants[${name}]`;
+    if (backend === "hf-cuda") {
+      problems.push({
+        path: `${path}.backend`,
+        message: "hf-cuda does not run in local mode yet: use llama-cpp or stub",
+      });
+    }
+    const [first] = instances;
+    const claim = /^pvc:\/\/([^/]+)/.exec(first?.model?.uri ?? "")?.[1];
+    if (claim && !volumes.has(claim)) {
+      problems.push({
+        path: `${path}.model.uri`,
+        message: `the claim ${claim} is not here: give --volume ${claim}=DIR`,
+      });
+    }
+    if (first?.modelSecret) needSecret(`${path}.model.secretRef`, first.modelSecret.name);
+  }
+  const { auth, store } = plan.router;
+  if (auth.mode === "ApiKey") needSecret("spec.router.auth.secretName", auth.secretName);
+  if (store.kind === "redis") {
+    problems.push({
+      path: "spec.store",
+      message: "redis is not available yet: leave store out, and one router keeps its own",
+    });
+  }
+  if (pool.spec.router.replicas > 1) {
+    problems.push({ path: "spec.router.replicas", message: "local mode runs one router: write 1" });
+  }
+  return problems;
+}
+
+/** Fields that only mean something on a cluster and that the file has. */
+export function leftOut({ spec }: LLMPool): string[] {
+  const variants = spec.variants ?? [];
+  return [
+    ...(["gpu", "podTemplate", "image"] as const).filter((field) =>
+      [spec, ...variants].some((one) => one[field] !== undefined),
+    ),
+    ...(spec.router.podTemplate === undefined ? [] : ["router.podTemplate"]),
+  ];
+}

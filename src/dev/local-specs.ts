@@ -1,0 +1,56 @@
+import { join } from "node:path";
+import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
+import type { ProcessSpec } from "../supervisor/spec.ts";
+
+/** Where things are on this machine. */
+export interface LocalPlaces {
+  tokenFile: string;
+  cacheDir: string;
+  /** Each instance keeps its saved KV caches in a folder of its id. */
+  instancesDir: string;
+  /** Resolved models, by `modelKey`. */
+  models: ReadonlyMap<string, string>;
+}
+
+/** The plan as processes of this machine: the loopback address, free ports, models that are already here. */
+export function localSpecs(plan: PoolPlan, places: LocalPlaces): ProcessSpec[] {
+  return plan.variants
+    .flatMap((variant) => variant.instances)
+    .map((instance) => localSpec(plan.pool, instance, places));
+}
+
+/** Instances with equal keys share one download. */
+export const modelKey = ({ uri, sha256 }: { uri: string; sha256: string }): string => `${uri} ${sha256}`;
+
+function localSpec(pool: string, instance: InstancePlan, places: LocalPlaces): ProcessSpec {
+  const { id, variant, revision, drainSeconds, memoryLimitBytes, cpuLimit, model } = instance;
+  const modelPath = model && places.models.get(modelKey(model));
+  return {
+    id,
+    variant,
+    revision,
+    drainSeconds,
+    ...(memoryLimitBytes !== undefined && { memoryLimitBytes }),
+    ...(cpuLimit !== undefined && { cpuLimit }),
+    config: {
+      pool,
+      id,
+      variant,
+      backend: instance.backend,
+      host: "127.0.0.1",
+      port: 0,
+      metricsPort: 0,
+      tokenFile: places.tokenFile,
+      ...(model && { model }),
+      ...(modelPath !== undefined && { modelPath }),
+      cacheDir: places.cacheDir,
+      stateDir: join(places.instancesDir, id),
+      contextTokens: instance.contextTokens,
+      sessions: instance.sessions,
+      requestTimeoutSeconds: instance.requestTimeoutSeconds,
+      sessionTTLSeconds: instance.sessionTTLSeconds,
+      warmupPrompt: instance.warmupPrompt,
+      stub: instance.stub,
+    },
+  };
+}

@@ -1,0 +1,26 @@
+import { stripVTControlCharacters } from "node:util";
+
+const CODES = { red: 31, green: 32, yellow: 33, cyan: 36, dim: 2, bold: 1 } as const;
+
+export const paint = (text: string, color: keyof typeof CODES): string => `\x1b[${CODES[color]}m${text}\x1b[0m`;
+
+/** Columns a text takes, for the letters that appear here. */
+export const plainWidth = (text: string): number => [...stripVTControlCharacters(text)].length;
+
+/** Exactly `width` columns: cut with an ellipsis, or filled up. Control characters of foreign texts become spaces. */
+export function toWidth(text: string, width: number, right = false): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal.
+  const letters = [...text.replace(/[\x00-\x1f\x7f-\x9f]/g, " ")];
+  if (letters.length > width) return width < 1 ? "" : `${letters.slice(0, width - 1).join("")}…`;
+  const fill = " ".repeat(width - letters.length);
+  return right ? fill + letters.join("") : letters.join("") + fill;
+}
+
+const UNITS = ["B", "KB", "MB", "GB", "TB"];
+
+/** `92.9 MB`: decimal, as downloads are counted. */
+export function bytesText(bytes: number): string {
+  const power = Math.min(UNITS.length - 1, bytes < 1 ? 0 : Math.floor(Math.log10(bytes) / 3));
+  const value = bytes / 1000 ** power;
+  return `${power === 0 || value >= 100 ? value.toFixed(0) : value.toFixed(1)} ${UNITS[power]}`;
+}

@@ -1,0 +1,26 @@
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * When a process started, as a text that never changes: with its pid it names one process, also after the pid was given to another.
+ * Undefined when there is no such process. `root` is where the system's files are (tests).
+ */
+export function processStart(pid: number, root = "/"): string | undefined {
+  if (process.platform !== "linux") return fromPs(pid);
+  try {
+    const stat = readFileSync(join(root, `proc/${pid}/stat`), "utf8");
+    // Field 22, in clock ticks since boot; field 2 may hold spaces and brackets.
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+  } catch {
+    return undefined;
+  }
+}
+
+function fromPs(pid: number): string | undefined {
+  try {
+    return execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" }).trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
