@@ -1,0 +1,150 @@
+import type { Flow } from "./fair-share.ts";
+
+export interface QueueItem {
+  /** Who competes as one, from `flowOf`. */
+  flow: string;
+  /** Key of the session: its turns run one after another, in the order they came. */
+  session?: string;
+  /** On the clock's scale, in milliseconds: not started at or after it. */
+  deadline: number;
+  /** Which limit that deadline is: the code of the refusal. */
+  deadlineCode: DeadlineCode;
+  /** Prompt tokens that must be read in any case: 0 when the session's cache may be warm. */
+  prefillTokens: number;
+  /** Ends the wait with its reason. */
+  signal?: AbortSignal;
+}
+
+export type DeadlineCode = "request_timeout" | "episode_deadline_exceeded";
+
+/** A place in the queue. */
+export interface Ticket {
+  /** Rejects with `request_timeout`, `episode_deadline_exceeded`, `queue_full` (gave way to others), or the reason it was cancelled with. */
+  readonly slot: Promise<Slot>;
+  /** How many start before it if nothing changes, plus one; 0 once it waits no more. */
+  position(): number;
+  /** The limit moved, because the episode was extended. */
+  setDeadline(deadline: number, code: DeadlineCode): void;
+  /** Gives up the place, or the slot if it was granted just now. */
+  cancel(reason: unknown): void;
+}
+
+/** The right to run on the instance, until released. */
+export interface Slot extends Disposable {
+  readonly waitedMs: number;
+  release(): void;
+}
+
+/** A flow in the line of one instance. */
+export interface FlowLine extends Flow {
+  waiting: Entry[];
+}
+
+/** A session in the line: at most one of its turns runs. */
+export interface SessionLine {
+  busy: boolean;
+  waiting: Entry[];
+}
+
+/** What an entry asks of its queue. */
+export interface Line {
+  leave(entry: Entry, reason: unknown): void;
+  release(entry: Entry): void;
+  position(entry: Entry): number;
+  moved(entry: Entry): void;
+}
+
+/** One request: its ticket while it waits, its slot while it runs. */
+export class Entry implements Ticket, Slot {
+  state: "waiting" | "running" | "done" = "waiting";
+  slot: Promise<Slot> = PENDING;
+  deadline: number;
+  deadlineCode: DeadlineCode;
+  startedAt = 0;
+  readonly item: QueueItem;
+  readonly flow: FlowLine;
+  readonly session: SessionLine | undefined;
+  readonly arrival: number;
+  readonly prefillTokens: number;
+  readonly #arrivedAt: number;
+  readonly #line: Line;
+  #settle: { resolve: (slot: Slot) => void; reject: (reason: unknown) => void } | undefined;
+  #onAbort: (() => void) | undefined;
+
+  constructor(
+    item: QueueItem,
+    flow: FlowLine,
+    session: SessionLine | undefined,
+    now: number,
+    arrival: number,
+    line: Line,
+  ) {
+    this.item = item;
+    this.flow = flow;
+    this.session = session;
+    this.arrival = arrival;
+    this.deadline = item.deadline;
+    this.deadlineCode = item.deadlineCode;
+    this.prefillTokens = item.prefillTokens;
+    this.#arrivedAt = now;
+    this.#line = line;
+  }
+
+  get waitedMs(): number {
+    return this.startedAt - this.#arrivedAt;
+  }
+
+  position(): number {
+    return this.#line.position(this);
+  }
+
+  setDeadline(deadline: number, code: DeadlineCode): void {
+    this.deadline = deadline;
+    this.deadlineCode = code;
+    this.#line.moved(this);
+  }
+
+  cancel(reason: unknown): void {
+    if (this.state === "waiting") this.#line.leave(this, reason);
+    else this.release();
+  }
+
+  release(): void {
+    this.#line.release(this);
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+
+  wait(): void {
+    const { promise, resolve, reject } = Promise.withResolvers<Slot>();
+    promise.catch(() => {}); // whoever cancelled need not look at it
+    this.slot = promise;
+    this.#settle = { resolve, reject };
+    const { signal } = this.item;
+    if (!signal) return;
+    this.#onAbort = () => this.cancel(signal.reason);
+    signal.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  start(now: number): void {
+    this.state = "running";
+    this.startedAt = now;
+    this.#unlisten();
+    if (this.#settle) this.#settle.resolve(this);
+    else this.slot = Promise.resolve(this);
+  }
+
+  reject(reason: unknown): void {
+    this.#unlisten();
+    this.#settle?.reject(reason);
+  }
+
+  #unlisten(): void {
+    if (this.#onAbort) this.item.signal?.removeEventListener("abort", this.#onAbort);
+    this.#onAbort = undefined;
+  }
+}
+
+const PENDING = new Promise<never>(() => {});
