@@ -34,6 +34,7 @@ export class Instance implements AsyncDisposable {
   readonly #server: InstanceServer;
   readonly #metrics: MetricsServer;
   #backend: LLMBackend | undefined;
+  #threads: number | undefined;
   #loading: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -103,6 +104,7 @@ export class Instance implements AsyncDisposable {
     }
     const onProgress = ({ fraction }: { fraction?: number }) => become("Loading", fraction);
     this.#backend = await orFail("ModelInvalid", createBackend(config, { clock, log, onProgress, signal }));
+    if (this.#threads !== undefined) this.#backend.setThreads?.(this.#threads);
     signal.throwIfAborted();
     become("WarmingUp");
     const { seconds, tokensPerSecond } = await orFail("WarmupFailed", this.#warmUp(this.#backend));
@@ -138,7 +140,9 @@ export class Instance implements AsyncDisposable {
     }
   }
 
+  /** Counts from the end of loading on, if it comes earlier. */
   setThreads(count: number): void {
+    this.#threads = count;
     this.#backend?.setThreads?.(count);
   }
 
