@@ -148,6 +148,18 @@ describe("starts anew when", () => {
     expect(web.seen.slice(-2).map(({ headers }) => headers.range)).toEqual(["bytes=100000-", undefined]);
   });
 
+  test.each(["bytes 0-9/300000", "bytes 100000-100009/400000", "nonsense"])(
+    "the server answers another range: %s",
+    async (range) => {
+      const web = await fakeWeb();
+      const wrong = status(206, { "content-range": range, etag: '"v1"' });
+      web.on("/m.gguf", file(content, { etag: '"v1"', cutAfter: 100_000 }), wrong, file(content));
+      const model = await resolveModel(web.url("/m.gguf"), resolveOptions(await tempDir()));
+      expect(await readFile(model.path)).toEqual(content);
+      expect(web.seen.map((request) => request.headers.range)).toEqual([undefined, "bytes=100000-", undefined]);
+    },
+  );
+
   test("the server says that the range is past the end", async () => {
     const web = await fakeWeb();
     web.on("/m.gguf", file(content, { etag: '"v1"', cutAfter: 100_000 }), status(416), file(content));
