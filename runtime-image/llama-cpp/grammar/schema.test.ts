@@ -1,0 +1,288 @@
+import fc from "fast-check";
+import { getLlama, type Llama } from "node-llama-cpp";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { GrammarBuilder, SchemaError } from "./builder.ts";
+import { compileSchema } from "./schema.ts";
+
+/** The engine's own matcher judges what a grammar allows. */
+let llama: Llama;
+beforeAll(async () => {
+  llama = await getLlama({ gpu: false, build: "never", skipDownload: true, progressLogs: false, logger: () => {} });
+});
+afterAll(() => llama.dispose());
+
+async function matcher(schema: unknown): Promise<(text: string) => boolean> {
+  const builder = new GrammarBuilder();
+  const grammar: unknown = await llama.createGrammar({ grammar: builder.text(compileSchema(schema, builder)) });
+  return (text) => (grammar as { _testText(text: string): boolean })._testText(text);
+}
+
+const ROWS: { name: string; schema: unknown; yes: string[]; no: string[] }[] = [
+  { name: "anything", schema: {}, yes: ["1", '"a"', "[1, [], {}]", '{"a": {"b":null}}'], no: ["", "{", "nul", "1 "] },
+  { name: "true", schema: true, yes: ["false"], no: ["x"] },
+  {
+    name: "required and optional properties in order",
+    schema: {
+      type: "object",
+      properties: { a: { type: "integer" }, b: { type: "string" }, c: { type: "boolean" } },
+      required: ["b"],
+      additionalProperties: false,
+    },
+    yes: ['{"b": "x"}', '{"a": 1, "b": "x"}', '{"a":1,"b":"x","c":true}', '{"b": "x", "c": false}'],
+    no: [
+      "{}",
+      '{"a": 1}',
+      '{"b": 1}',
+      '{"b": "x", }',
+      '{"b": "x", "d": 1}',
+      '{ "b": "x"}',
+      '{"b":  "x"}',
+      '{"a": 1"b": "x"}',
+    ],
+  },
+  {
+    name: "only optional properties",
+    schema: { properties: { a: { type: "null" }, b: { type: "null" } } },
+    yes: ["{}", '{"a": null}', '{"b": null}', '{"a": null, "b": null}'],
+    no: ['{, "a": null}', '{"b": null, "a": null}'],
+  },
+  {
+    name: "a required property without a schema",
+    schema: { type: "object", required: ["x"] },
+    yes: ['{"x": [1]}'],
+    no: ["{}"],
+  },
+  {
+    name: "a map",
+    schema: { type: "object", additionalProperties: { type: "integer" } },
+    yes: ["{}", '{"k": 1, "l": 2}'],
+    no: ['{"k": "1"}'],
+  },
+  {
+    name: "no properties at all",
+    schema: { type: "object", additionalProperties: false },
+    yes: ["{}"],
+    no: ['{"a": 1}'],
+  },
+  {
+    name: "const and enum",
+    schema: { enum: ['a"b\\', 1, null, { x: [1] }] },
+    yes: ['"a\\"b\\\\"', "1", "null", '{"x":[1]}'],
+    no: ['"a"', "2"],
+  },
+  {
+    name: "a list with limits",
+    schema: { type: "array", items: { type: "boolean" }, minItems: 1, maxItems: 3 },
+    yes: ["[true]", "[true, false,true]"],
+    no: ["[]", "[true, true, true, true]", "[1]"],
+  },
+  { name: "an empty list", schema: { type: "array", maxItems: 0 }, yes: ["[]"], no: ["[1]"] },
+  {
+    name: "a tuple",
+    schema: { type: "array", prefixItems: [{ type: "integer" }, { type: "string" }], items: false },
+    yes: ['[1, "a"]'],
+    no: ["[1]", '["a", 1]'],
+  },
+  {
+    name: "a counted string",
+    schema: { type: "string", minLength: 2, maxLength: 3 },
+    yes: ['"ab"', '"äöü"', '"\\n\\""'],
+    no: ['"a"', '"abcd"', '"a\nb"'],
+  },
+  {
+    name: "a long counted string",
+    schema: { type: "string", maxLength: 5000 },
+    yes: ['""', `"${"x".repeat(4900)}"`],
+    no: [`"${"x".repeat(5001)}"`],
+  },
+  {
+    name: "a pattern",
+    schema: { type: "string", pattern: "^[A-Z]{2}-\\d{3,4}(x|yz)?$" },
+    yes: ['"AB-123"', '"AB-1234yz"'],
+    no: ['"AB-12"', '"ab-123"', '"AB-123xyz"'],
+  },
+  {
+    name: "a pattern with negations",
+    schema: { type: "string", pattern: "[^/]+\\.\\S*" },
+    yes: ['"a.b"', '"ä."'],
+    no: ['"a/b.c"', '"a"b.c"', '".x"'],
+  },
+  {
+    name: "formats",
+    schema: { type: "string", format: "date-time" },
+    yes: ['"2026-02-28T23:59:59Z"', '"2026-02-01T00:00:00.5+02:00"'],
+    no: ['"2026-02-31T00:00:00Z"', '"2026"'],
+  },
+  {
+    name: "a uuid",
+    schema: { type: "string", format: "uuid" },
+    yes: ['"123e4567-e89b-12d3-a456-426614174000"'],
+    no: ['"123e"'],
+  },
+  { name: "a format that is a note", schema: { type: "string", format: "email" }, yes: ['"x"'], no: ["1"] },
+  { name: "several types", schema: { type: ["string", "null"] }, yes: ["null", '"a"'], no: ["1"] },
+  { name: "nullable", schema: { type: "integer", nullable: true }, yes: ["null", "-5"], no: ["1.5"] },
+  {
+    name: "anyOf",
+    schema: { anyOf: [{ type: "integer" }, { type: "array", items: { type: "integer" } }] },
+    yes: ["1", "[1]"],
+    no: ['"1"'],
+  },
+  {
+    name: "anyOf beside properties",
+    schema: {
+      type: "object",
+      properties: { a: { const: 1 }, b: { const: 2 } },
+      anyOf: [{ required: ["a"] }, { required: ["b"] }],
+    },
+    yes: ['{"a": 1}', '{"b": 2}', '{"a": 1, "b": 2}'],
+    no: ["{}"],
+  },
+  {
+    name: "allOf",
+    schema: {
+      allOf: [
+        { properties: { a: { const: 1 } }, required: ["a"] },
+        { properties: { b: { const: 2 } }, required: ["b"] },
+      ],
+    },
+    yes: ['{"a": 1, "b": 2}'],
+    no: ['{"a": 1}'],
+  },
+  {
+    name: "references, also to itself",
+    schema: {
+      $ref: "#/$defs/node",
+      $defs: {
+        node: {
+          type: "object",
+          properties: { v: { type: "integer" }, next: { anyOf: [{ $ref: "#/$defs/node" }, { type: "null" }] } },
+          required: ["v", "next"],
+        },
+      },
+    },
+    yes: ['{"v": 1, "next": null}', '{"v": 1, "next": {"v": 2, "next": null}}'],
+    no: ['{"v": 1}', '{"v": 1, "next": {}}'],
+  },
+  {
+    name: "a reference to the root",
+    schema: { type: "array", items: { $ref: "#" } },
+    yes: ["[]", "[[], [[]]]"],
+    no: ["[1]"],
+  },
+  {
+    name: "numbers",
+    schema: { type: "number" },
+    yes: ["0", "-1.5", "1e-9", "12E+3"],
+    no: ["01", "+1", ".5", "1.", "NaN"],
+  },
+  {
+    name: "a share",
+    schema: { type: "number", minimum: 0, maximum: 1 },
+    yes: ["0", "0.25", "1"],
+    no: ["1.1", "-0.5", "2", "1e0"],
+  },
+  {
+    name: "a price",
+    schema: { type: "number", exclusiveMinimum: 0 },
+    yes: ["0.5", "1", "17.25"],
+    no: ["0", "0.0", "-1"],
+  },
+  {
+    name: "fine bounds",
+    schema: { type: "number", minimum: 0.25, maximum: 1.5 },
+    yes: ["0.25", "0.99", "1.50"],
+    no: ["0.24", "1.51", "1"],
+  },
+  {
+    name: "below zero",
+    schema: { type: "number", exclusiveMaximum: 0, minimum: -2 },
+    yes: ["-0.5", "-2", "-1"],
+    no: ["0", "-0", "-2.5", "1"],
+  },
+];
+
+describe("compileSchema", () => {
+  it.each(ROWS)("allows what is valid and nothing else: $name", async ({ schema, yes, no }) => {
+    const allows = await matcher(schema);
+    expect(yes.filter((text) => !allows(text))).toEqual([]);
+    expect(no.filter((text) => allows(text))).toEqual([]);
+  });
+
+  it("never allows a number outside its bounds", async () => {
+    const edge = fc.oneof(
+      fc.integer({ min: -2000, max: 2000 }),
+      fc.integer({ min: -30, max: 30 }).map((n) => n / 10),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        edge,
+        edge,
+        fc.boolean(),
+        fc.boolean(),
+        fc.array(edge, { minLength: 20 }),
+        async (a, b, open, whole, tries) => {
+          const [low, high] = [Math.min(a, b), Math.max(a, b)];
+          const schema = {
+            type: whole ? "integer" : "number",
+            [open ? "exclusiveMinimum" : "minimum"]: low,
+            maximum: high,
+          };
+          const allows = await matcher(schema).catch((error: unknown) => {
+            expect(error).toBeInstanceOf(SchemaError); // nothing can be written between these
+            return () => false;
+          });
+          for (const x of [...tries, low, high, low - 1, high + 1]) {
+            const valid = x <= high && (open ? x > low : x >= low) && (!whole || Number.isInteger(x));
+            if (allows(String(x))) expect({ x, valid }).toEqual({ x, valid: true });
+            if (whole && valid && x !== 0) expect(allows(String(x))).toBe(true);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  const deep = (levels: number): unknown => (levels === 0 ? {} : { type: "array", items: deep(levels - 1) });
+  it.each([
+    {
+      name: "a keyword it cannot enforce",
+      schema: { type: "object", properties: { a: { not: {} } } },
+      where: "/properties/a/not",
+    },
+    { name: "uniqueItems", schema: { type: "array", uniqueItems: true }, where: "/uniqueItems" },
+    { name: "an unknown type", schema: { type: "text" }, where: "/type" },
+    { name: "false", schema: { type: "array", items: false }, where: "/items" },
+    { name: "a text in its place", schema: { type: "array", items: "string" }, where: "/items" },
+    { name: "a missing reference", schema: { $ref: "#/$defs/none" }, where: "/$ref" },
+    { name: "a reference elsewhere", schema: { $ref: "https://example.com/a" }, where: "/$ref" },
+    { name: "an inherited key as reference", schema: { $ref: "#/constructor" }, where: "/$ref" },
+    { name: "an empty enum", schema: { enum: [] }, where: "/enum" },
+    { name: "too much repetition", schema: { type: "array", minItems: 100_000 }, where: "" },
+    { name: "impossible bounds", schema: { type: "integer", minimum: 3, maximum: 2 }, where: "" },
+    { name: "a look-ahead", schema: { type: "string", pattern: "(?=a)b" }, where: "/pattern" },
+    { name: "a huge repetition in a pattern", schema: { type: "string", pattern: "a{9999}" }, where: "/pattern" },
+    { name: "too deep a schema", schema: deep(1_000), where: "" },
+    {
+      name: "too large a schema",
+      schema: { enum: Array.from({ length: 9000 }, (_, i) => `value ${i} of many`) },
+      where: "",
+    },
+    { name: "too many values", schema: { enum: Array.from({ length: 20_000 }, (_, i) => i) }, where: "" },
+  ])("refuses $name and says where", ({ schema, where }) => {
+    expect(() => compileSchema(schema, new GrammarBuilder())).toThrow(
+      expect.objectContaining({ name: "Error", path: where }),
+    );
+  });
+
+  it("refuses a schema that makes an exploding grammar, before the engine sees it", () => {
+    const wide = Object.fromEntries(
+      Array.from({ length: 2500 }, (_, i) => [`p${i}`, { type: "integer", minimum: i, maximum: i * 7 }]),
+    );
+    expect(() => compileSchema({ properties: wide }, new GrammarBuilder())).toThrow(SchemaError);
+  });
+
+  it("leaves a schema that is its own reference to the engine, which refuses it without dying", async () => {
+    await expect(matcher({ $ref: "#" })).rejects.toThrow();
+  });
+});

@@ -1,0 +1,342 @@
+import { anyOf, type GrammarBuilder, LIMITS, literal, repeat, SchemaError } from "./builder.ts";
+import { type Bounds, integersWithin, numbersWithin } from "./numbers.ts";
+import { patternBody } from "./pattern.ts";
+
+type Schema = Readonly<Record<string, unknown>>;
+
+/**
+ * Keywords that say what is not allowed in a way a grammar cannot follow. Others that are unknown here say nothing about validity
+ * (annotations), or only forbid what is never written: a grammar describes fewer texts than the schema allows, and never others.
+ */
+const REFUSED = [
+  ...["not", "if", "then", "else", "contains", "minContains", "maxContains", "propertyNames", "patternProperties"],
+  ...[
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "uniqueItems",
+    "multipleOf",
+    "$dynamicRef",
+    "$recursiveRef",
+  ],
+];
+
+const FORMATS: Record<string, string> = {
+  date: '[0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | "1" [0-9] | "2" [0-8] )',
+  time: '( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{1,6} )? ( "Z" | [+-] ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] )',
+  uuid: 'hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}',
+};
+FORMATS["date-time"] = `${FORMATS.date} "T" ${FORMATS.time}`;
+
+/** Characters of a long string are counted in blocks, so that a long limit costs few rules. */
+const BLOCK = 64;
+
+/** Compiles a JSON schema (2020-12, and what older drafts and OpenAPI write) to an expression of `grammar`. Throws SchemaError. */
+export function compileSchema(schema: unknown, grammar: GrammarBuilder): string {
+  checkSize(schema);
+  return new SchemaCompiler(schema, grammar).visit(schema, "");
+}
+
+/** Bounds the schema before anything walks through it recursively. */
+function checkSize(schema: unknown): void {
+  const waiting: { value: unknown; depth: number }[] = [{ value: schema, depth: 0 }];
+  let bytes = 0;
+  for (let nodes = 1; ; nodes++) {
+    const next = waiting.pop();
+    if (!next) return;
+    if (nodes > LIMITS.nodes) throw new SchemaError("", `it has more than ${LIMITS.nodes} values`);
+    if (next.depth > LIMITS.depth) throw new SchemaError("", `it is nested more than ${LIMITS.depth} levels deep`);
+    bytes += typeof next.value === "string" ? next.value.length : 1;
+    if (typeof next.value === "object" && next.value !== null) {
+      for (const [key, value] of Object.entries(next.value)) {
+        bytes += key.length;
+        waiting.push({ value, depth: next.depth + 1 });
+      }
+    }
+    if (bytes > LIMITS.schemaBytes) throw new SchemaError("", `it is larger than ${LIMITS.schemaBytes} bytes`);
+  }
+}
+
+class SchemaCompiler {
+  readonly #root: unknown;
+  readonly #grammar: GrammarBuilder;
+  readonly #refs = new Map<string, string>();
+  #depth = 0;
+
+  constructor(root: unknown, grammar: GrammarBuilder) {
+    this.#root = root;
+    this.#grammar = grammar;
+  }
+
+  visit(schema: unknown, path: string): string {
+    if (schema === true) return "value";
+    if (!isSchema(schema))
+      throw new SchemaError(path, schema === false ? "false allows no value at all" : "it must be an object");
+    if (++this.#depth > LIMITS.depth * 2) throw new SchemaError(path, "it refers to itself without an end");
+    const expression = this.#visitOne(schema, path);
+    this.#depth -= 1;
+    return schema.nullable === true ? anyOf([expression, '"null"']) : expression;
+  }
+
+  #visitOne(schema: Schema, path: string): string {
+    for (const key of REFUSED) {
+      if (key in schema && !allowsAll(key, schema[key]))
+        throw new SchemaError(`${path}/${key}`, "this keyword cannot be enforced");
+    }
+    const { $ref, ...beside } = schema;
+    if (typeof $ref === "string") {
+      return typeOf(beside) === undefined
+        ? this.#ref($ref, path)
+        : this.visit(this.#merge(beside, { $ref }, path), path);
+    }
+    if ("const" in schema) return literal(JSON.stringify(schema.const));
+    if ("enum" in schema) return this.#enum(schema.enum, `${path}/enum`);
+    if (Array.isArray(schema.allOf)) return this.visit(this.#allOf(schema, path), path);
+    const choices = schema.anyOf ?? schema.oneOf;
+    if (Array.isArray(choices)) return this.#choices(schema, choices, path);
+    if (Array.isArray(schema.type)) {
+      return anyOf(schema.type.map((type) => this.visit({ ...schema, type }, path)));
+    }
+    return this.#byType(schema, typeOf(schema), path);
+  }
+
+  #byType(schema: Schema, type: unknown, path: string): string {
+    switch (type) {
+      case undefined:
+        return "value";
+      case "object":
+        return this.#object(schema, path);
+      case "array":
+        return this.#array(schema, path);
+      case "string":
+        return this.#string(schema, path);
+      case "integer":
+      case "number":
+        return numberExpression(schema, type, path);
+      case "boolean":
+        return '( "true" | "false" )';
+      case "null":
+        return '"null"';
+      default:
+        throw new SchemaError(`${path}/type`, `${JSON.stringify(type)} is no JSON type`);
+    }
+  }
+
+  /** One rule per target, made once: so schemas may refer to themselves. */
+  #ref(ref: string, path: string): string {
+    const known = this.#refs.get(ref);
+    if (known !== undefined) return known;
+    const name = this.#grammar.reserve("ref");
+    this.#refs.set(ref, name);
+    this.#grammar.define(name, this.visit(this.#resolve(ref, path), ref.slice(1)));
+    return name;
+  }
+
+  #resolve(ref: string, path: string): unknown {
+    if (!ref.startsWith("#")) throw new SchemaError(`${path}/$ref`, `${ref} is not in this schema: write #/$defs/…`);
+    let target: unknown = this.#root;
+    for (const part of ref.slice(1).split("/").slice(1)) {
+      const key = decodeURIComponent(part).replace(/~1/g, "/").replace(/~0/g, "~");
+      target =
+        typeof target === "object" && target !== null && Object.hasOwn(target, key)
+          ? Reflect.get(target, key)
+          : undefined;
+    }
+    if (target === undefined) throw new SchemaError(`${path}/$ref`, `there is no ${ref}`);
+    return target;
+  }
+
+  #enum(values: unknown, path: string): string {
+    if (!Array.isArray(values) || values.length === 0)
+      throw new SchemaError(path, "it must be a list with at least one value");
+    return anyOf(values.map((value) => literal(JSON.stringify(value))));
+  }
+
+  #choices(schema: Schema, choices: readonly unknown[], path: string): string {
+    const { anyOf: _any, oneOf: _one, $defs: _defs, ...base } = schema;
+    if (choices.length === 0) throw new SchemaError(path, "anyOf and oneOf need at least one schema");
+    const restricts = typeOf(base) !== undefined;
+    return anyOf(
+      choices.map((choice, i) =>
+        this.visit(restricts ? this.#merge(base, choice, path) : choice, `${path}/anyOf/${i}`),
+      ),
+    );
+  }
+
+  #allOf(schema: Schema, path: string): Schema {
+    const { allOf, ...base } = schema;
+    return (allOf as readonly unknown[]).reduce<Schema>(
+      (merged, part) => this.#merge(merged, part, `${path}/allOf`),
+      base,
+    );
+  }
+
+  /** Both at once, as far as that can be written as one schema. */
+  #merge(a: Schema, b: unknown, path: string): Schema {
+    if (b === true) return a;
+    if (!isSchema(b)) throw new SchemaError(path, "its parts must be objects");
+    const part = typeof b.$ref === "string" ? this.#resolve(b.$ref, path) : b;
+    if (!isSchema(part)) throw new SchemaError(path, "its parts must be objects");
+    const merged: Record<string, unknown> = { ...a };
+    for (const [key, value] of Object.entries(part)) {
+      const had = merged[key];
+      if (had === undefined || ANNOTATIONS.has(key)) merged[key] = value;
+      else if (key === "properties" && isSchema(had) && isSchema(value))
+        merged[key] = this.#mergeProperties(had, value, path);
+      else if (key === "required" && Array.isArray(had) && Array.isArray(value)) merged[key] = [...had, ...value];
+      else if (JSON.stringify(had) !== JSON.stringify(value)) throw new SchemaError(path, `two parts set ${key}`);
+    }
+    return merged;
+  }
+
+  #mergeProperties(a: Schema, b: Schema, path: string): Schema {
+    const both = Object.keys(a).find((key) => key in b && JSON.stringify(a[key]) !== JSON.stringify(b[key]));
+    if (both !== undefined) throw new SchemaError(path, `two parts define the property ${both}`);
+    return { ...a, ...b };
+  }
+
+  /** Declared properties in their order; others only where none is declared. */
+  #object(schema: Schema, path: string): string {
+    const properties = isSchema(schema.properties) ? schema.properties : {};
+    const required = new Set(Array.isArray(schema.required) ? schema.required.map(String) : []);
+    const names = [...new Set([...Object.keys(properties), ...required])];
+    const [least, most] = [
+      countOf(schema.minProperties, 0, path),
+      countOf(schema.maxProperties, Number.POSITIVE_INFINITY, path),
+    ];
+    if (names.length === 0) return this.#map(schema, least, most, path);
+    if (least > required.size || most < names.length) {
+      throw new SchemaError(path, "minProperties and maxProperties cannot be enforced beside properties: use required");
+    }
+    // `rest` is what may follow when something stands in front of it, `first` when nothing does.
+    let rest = '""';
+    let first = '""';
+    for (const name of names.toReversed()) {
+      const value = this.visit(Object.hasOwn(properties, name) ? properties[name] : true, `${path}/properties/${name}`);
+      const member = this.#grammar.rule("member", `${literal(JSON.stringify(name))} ":" ws ${value}`);
+      const after = this.#grammar.rule("rest", rest);
+      const optional = !required.has(name);
+      rest = optional ? `"," ws ${member} ${after} | ${after}` : `"," ws ${member} ${after}`;
+      first = optional ? `${member} ${after} | ${this.#grammar.rule("first", first)}` : `${member} ${after}`;
+    }
+    return this.#grammar.rule("object", `"{" ${this.#grammar.rule("first", first)} "}"`);
+  }
+
+  /** An object with any keys. */
+  #map(schema: Schema, least: number, most: number, path: string): string {
+    if (schema.additionalProperties === false) {
+      if (least > 0) throw new SchemaError(path, "it allows no property but wants some");
+      return '"{" "}"';
+    }
+    const value = this.visit(schema.additionalProperties ?? true, `${path}/additionalProperties`);
+    return this.#list("{", this.#grammar.rule("entry", `string ":" ws ${value}`), "}", least, most, path);
+  }
+
+  #array(schema: Schema, path: string): string {
+    const [least, most] = [countOf(schema.minItems, 0, path), countOf(schema.maxItems, Number.POSITIVE_INFINITY, path)];
+    const fixed = Array.isArray(schema.prefixItems) ? schema.prefixItems : [];
+    if (fixed.length === 0) {
+      const item = this.#grammar.rule("item", this.visit(schema.items ?? true, `${path}/items`));
+      return this.#list("[", item, "]", least, most, path);
+    }
+    if (least > fixed.length)
+      throw new SchemaError(`${path}/minItems`, "more items than prefixItems cannot be enforced");
+    const items = fixed
+      .slice(0, Math.min(most, fixed.length))
+      .map((item, i) => this.visit(item, `${path}/prefixItems/${i}`));
+    return this.#grammar.rule("tuple", `"[" ${items.join(' "," ws ')} "]"`);
+  }
+
+  #list(open: string, item: string, close: string, least: number, most: number, path: string): string {
+    if (least > most || least > LIMITS.repeat)
+      throw new SchemaError(path, `it wants ${least} of at most ${Math.min(most, LIMITS.repeat)}`);
+    const upTo = most === Number.POSITIVE_INFINITY ? most : Math.min(most, LIMITS.repeat);
+    if (upTo === 0) return `"${open}" "${close}"`;
+    const more = repeat(this.#grammar.rule("more", `"," ws ${item}`), Math.max(0, least - 1), upTo - 1);
+    const items = `${item} ${more}`;
+    return this.#grammar.rule("list", `"${open}" ${least === 0 ? `( ${items} )?` : items} "${close}"`);
+  }
+
+  #string(schema: Schema, path: string): string {
+    const lengths = "minLength" in schema || "maxLength" in schema;
+    if (typeof schema.pattern === "string") {
+      if (lengths)
+        throw new SchemaError(path, "pattern and a length cannot both be enforced: put the length into the pattern");
+      return this.#quoted(patternBody(schema.pattern, this.#grammar, `${path}/pattern`));
+    }
+    const format =
+      typeof schema.format === "string" && Object.hasOwn(FORMATS, schema.format) ? FORMATS[schema.format] : undefined;
+    if (format !== undefined && !lengths) return this.#quoted(format);
+    if (!lengths) return "string";
+    const least = countOf(schema.minLength, 0, path);
+    const most = countOf(schema.maxLength, Number.POSITIVE_INFINITY, path);
+    if (least > most || least > LIMITS.repeat)
+      throw new SchemaError(path, `minLength may be at most ${Math.min(most, LIMITS.repeat)}`);
+    return this.#quoted(this.#chars(least, most));
+  }
+
+  #chars(least: number, most: number): string {
+    if (most === Number.POSITIVE_INFINITY || most <= LIMITS.repeat) return repeat("unit", least, most);
+    const blocks = Math.min(LIMITS.repeat, Math.floor((most - least) / BLOCK) - 1);
+    const block = this.#grammar.rule("block", `unit{${BLOCK}}`);
+    return `${least > 0 ? `unit{${least}} ` : ""}${repeat(block, 0, blocks)} unit{0,${BLOCK - 1}}`;
+  }
+
+  #quoted = (body: string): string => this.#grammar.rule("string", `"\\"" ${body} "\\""`);
+}
+
+function numberExpression(schema: Schema, type: "integer" | "number", path: string): string {
+  const low = bound(schema.minimum, schema.exclusiveMinimum, Number.NEGATIVE_INFINITY, (a, b) => a > b);
+  const high = bound(schema.maximum, schema.exclusiveMaximum, Number.POSITIVE_INFINITY, (a, b) => a < b);
+  if (!Number.isFinite(low.at) && !Number.isFinite(high.at)) return type;
+  const bounds: Bounds = { low: low.at, high: high.at, aboveLow: low.open, belowHigh: high.open };
+  const expression = type === "integer" ? integersWithin(bounds) : numbersWithin(bounds);
+  if (expression === undefined)
+    throw new SchemaError(path, "no number that this runtime can write is within its bounds");
+  return expression;
+}
+
+/** The tighter of the two forms; an old draft's `exclusiveMinimum: true` belongs to `minimum`. */
+function bound(inclusive: unknown, exclusive: unknown, none: number, tighter: (a: number, b: number) => boolean) {
+  const at = typeof inclusive === "number" ? inclusive : none;
+  if (typeof exclusive === "number" && (at === none || !tighter(at, exclusive))) return { at: exclusive, open: true };
+  return { at, open: exclusive === true };
+}
+
+function countOf(value: unknown, fallback: number, path: string): number {
+  if (value === undefined) return fallback;
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 0)
+    throw new SchemaError(path, "counts must be whole numbers, not negative");
+  return value;
+}
+
+function typeOf(schema: Schema): unknown {
+  if (schema.type !== undefined) return schema.type;
+  if ("properties" in schema || "required" in schema || "additionalProperties" in schema) return "object";
+  if ("items" in schema || "prefixItems" in schema || "minItems" in schema || "maxItems" in schema) return "array";
+  if ("pattern" in schema || "minLength" in schema || "maxLength" in schema) return "string";
+  if ("minimum" in schema || "maximum" in schema || "exclusiveMinimum" in schema || "exclusiveMaximum" in schema)
+    return "number";
+  return undefined;
+}
+
+const ANNOTATIONS = new Set([
+  "title",
+  "description",
+  "default",
+  "examples",
+  "$comment",
+  "$defs",
+  "definitions",
+  "$schema",
+  "$id",
+]);
+
+/** A refused keyword with a value that forbids nothing. */
+const allowsAll = (key: string, value: unknown): boolean =>
+  (key === "uniqueItems" && value === false) ||
+  (key === "multipleOf" && value === 1) ||
+  (key === "minContains" && value === 0);
+
+const isSchema = (value: unknown): value is Schema =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
