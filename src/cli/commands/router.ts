@@ -1,0 +1,123 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import { z } from "zod";
+import { define } from "../../dev/definition.ts";
+import { watchFile } from "../../dev/watch-file.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { messageOf } from "../../lib/errors.ts";
+import { makeLogger } from "../../lib/logger.ts";
+import { type Address, ProbedEndpoints } from "../../router/probed-endpoints.ts";
+import { startRouter } from "../../router/server.ts";
+import { openEmbeddedStore } from "../../store/embedded/open.ts";
+import { nameAndDir, portNumber } from "../flags.ts";
+import type { CliIo } from "../io.ts";
+
+interface RouterFlags {
+  file: string;
+  endpoints: string;
+  tokenFile: string;
+  host: string;
+  port: number;
+  state: string;
+  secret: ReadonlyMap<string, string>;
+}
+
+const Endpoints = z
+  .array(z.strictObject({ id: z.string().min(1), url: z.url({ protocol: /^http$/ }) }))
+  .describe('[{"id": "0", "url": "http://127.0.0.1:8000"}]');
+
+export function registerRouter(program: Command, io: CliIo): void {
+  program
+    .command("router")
+    .description("run the router alone, in front of instances that something else runs")
+    .requiredOption("-f, --file <file>", "the LLMPool")
+    .requiredOption(
+      "--endpoints <file>",
+      'JSON list of instances, [{"id": "0", "url": "http://…"}]; followed while it changes',
+    )
+    .requiredOption("--token-file <file>", "the pool's token, which the instances ask for")
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("--port <port>", "port to listen on", portNumber, 8080)
+    .option("--state <dir>", "where episodes, budgets and sessions are kept", ".llmpool/router")
+    .option(
+      "--secret <name=dir>",
+      "a Secret as a folder of files, one a key; may be repeated",
+      nameAndDir(io.cwd),
+      new Map(),
+    )
+    .action((flags: RouterFlags) => run(flags, io));
+}
+
+async function run(flags: RouterFlags, io: CliIo): Promise<void> {
+  const at = (path: string) => resolve(io.cwd, path);
+  const log = makeLogger("info", io.stderr);
+  const clock = systemClock;
+  const token = (await readFile(at(flags.tokenFile), "utf8")).trim();
+  const text = await readFile(at(flags.file), "utf8");
+  const options = { source: flags.file, env: io.env, cwd: io.cwd, secretDirs: flags.secret, volumes: new Map() };
+  const { plan, secrets } = define(text, options);
+
+  await using stack = new AsyncDisposableStack();
+  const store = await openEmbeddedStore({
+    ...(plan.router.store.kind === "embedded" && plan.router.store.ephemeral
+      ? { ephemeral: true }
+      : { dir: at(flags.state) }),
+    clock,
+    log,
+    sessionTTLSeconds: plan.router.sessionTTLSeconds,
+  });
+  stack.defer(() => store.close());
+  const source = stack.use(new ProbedEndpoints(clock));
+  const endpointsText = await readFile(at(flags.endpoints), "utf8");
+  source.set(parseEndpoints(flags.endpoints, endpointsText));
+  const router = await startRouter({
+    plan,
+    secrets,
+    source,
+    store,
+    token,
+    host: flags.host,
+    port: flags.port,
+    clock,
+    log,
+    writeLine: (line) => io.stdout(`${line}\n`),
+  });
+  stack.defer(() => router.close(plan.router.drainSeconds * 1000));
+  io.stderr(`router of pool ${plan.pool} at ${router.url}\n`);
+
+  const follow = (what: string, file: string, known: string, apply: (text: string) => void) =>
+    stack.defer(
+      watchFile(at(file), known, clock, (next) => {
+        try {
+          apply(next);
+          log.info(`took the new ${what}`, { file });
+        } catch (error) {
+          log.error(`kept the old ${what}`, { file, err: messageOf(error) });
+        }
+      }),
+    );
+  follow("endpoints", flags.endpoints, endpointsText, (next) => source.set(parseEndpoints(flags.endpoints, next)));
+  follow("pool", flags.file, text, (next) => {
+    const changed = define(next, options);
+    router.update(changed.plan, changed.secrets);
+  });
+  if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
+}
+
+function parseEndpoints(file: string, text: string): Address[] {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    throw new Error(`${file} is not JSON: write ${Endpoints.description}`);
+  }
+  const parsed = Endpoints.safeParse(json);
+  if (!parsed.success) throw new Error(`${file}: ${z.prettifyError(parsed.error)}\nwrite ${Endpoints.description}`);
+  return parsed.data.map(({ id, url }) => ({ id, url: url.replace(/\/$/, ""), variant: variantOf(id) }));
+}
+
+function variantOf(id: string): string {
+  const dash = id.lastIndexOf("-");
+  return dash < 0 ? "default" : id.slice(0, dash);
+}

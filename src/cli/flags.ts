@@ -1,0 +1,19 @@
+import { resolve } from "node:path";
+import { InvalidArgumentError } from "commander";
+
+/** For a repeatable `--flag NAME=DIR`: collects what was given, folders as absolute paths from `cwd`. */
+export function nameAndDir(cwd: string) {
+  return (text: string, before: ReadonlyMap<string, string>): ReadonlyMap<string, string> => {
+    const [name = "", ...rest] = text.split("=");
+    const dir = rest.join("=");
+    if (name === "" || dir === "") throw new InvalidArgumentError("write NAME=DIR.");
+    return new Map([...before, [name, resolve(cwd, dir)]]);
+  };
+}
+
+/** A TCP port; 0 lets the operating system choose. */
+export function portNumber(text: string): number {
+  const port = Number(text);
+  if (/^\d{1,5}$/.test(text) && port <= 65_535) return port;
+  throw new InvalidArgumentError("write a port from 0 to 65535.");
+}

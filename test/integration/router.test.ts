@@ -1,0 +1,498 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { EpisodeObject, InstanceObject, List, SessionObject } from "../../src/api/http.ts";
+import type { StateStore } from "../../src/core/store.ts";
+import { silentLogger } from "../../src/lib/logger.ts";
+import { type Router, startRouter } from "../../src/router/server.ts";
+import { openEmbeddedStore } from "../../src/store/embedded/open.ts";
+import { eventually } from "../support/eventually.ts";
+import { FakeClock } from "../support/fake-clock.ts";
+import { answerHello, chunk, FakeInstance, FakeSource, refuse, startStream, USAGE } from "../support/fake-instance.ts";
+import { poolPlan } from "../support/pool.ts";
+
+/** A router on a fake clock, with an embedded store and fake instances behind it. */
+interface Rig {
+  clock: FakeClock;
+  instances: FakeInstance[];
+  source: FakeSource;
+  store: StateStore;
+  router: Router;
+  lines: string[];
+  post(path: string, body: object, headers?: Record<string, string>, signal?: AbortSignal): Promise<Response>;
+  chat(body?: object, headers?: Record<string, string>): Promise<Response>;
+  get<T>(path: string): Promise<T>;
+  budget(episode: string): Promise<{ used: number; reserved: number }>;
+}
+
+let rig: Rig;
+const open: AsyncDisposable[] = [];
+
+async function startRig(spec: object, count = 2): Promise<Rig> {
+  const clock = new FakeClock();
+  const instances = await Promise.all(Array.from({ length: count }, (_, i) => FakeInstance.start(String(i))));
+  const source = new FakeSource(instances.map((i) => i.endpoint()));
+  const store = await openEmbeddedStore({ ephemeral: true, clock, log: silentLogger, sessionTTLSeconds: 7200 });
+  const lines: string[] = [];
+  const router = await startRouter({
+    plan: poolPlan({ instances: count, ...spec }),
+    secrets: {},
+    source,
+    store,
+    token: "pool-token",
+    host: "127.0.0.1",
+    port: 0,
+    clock,
+    log: silentLogger,
+    writeLine: (line) => void lines.push(line),
+  });
+  open.push(...instances, { [Symbol.asyncDispose]: () => store.close() }, router);
+  const post: Rig["post"] = (path, body, headers = {}, signal) =>
+    fetch(router.url + path, {
+      method: "POST",
+      body: JSON.stringify(body),
+      headers: { "content-type": "application/json", ...headers },
+      ...(signal && { signal }),
+    });
+  const get = async <T>(path: string) => (await (await fetch(router.url + path)).json()) as T;
+  return {
+    clock,
+    instances,
+    source,
+    store,
+    router,
+    lines,
+    post,
+    get,
+    chat: (body = {}, headers = {}) =>
+      post("/v1/chat/completions", { messages: [{ role: "user", content: "hi" }], max_tokens: 20, ...body }, headers),
+    async budget(episode) {
+      const { tokens_used, tokens_reserved } = await get<EpisodeObject>(`/v1/episodes/${episode}`);
+      return { used: tokens_used, reserved: tokens_reserved };
+    },
+  };
+}
+
+afterEach(async () => {
+  for (const one of open.splice(0).reverse()) await one[Symbol.asyncDispose]();
+});
+
+function at(index: number): FakeInstance {
+  const instance = rig.instances[index];
+  if (!instance) throw new Error(`no fake instance ${index}`);
+  return instance;
+}
+
+describe("a request and its answer", () => {
+  beforeEach(async () => {
+    rig = await startRig({
+      roles: [
+        { name: "planner", instance: 0 },
+        { name: "coder", instance: 1, systemPrompt: "You code." },
+      ],
+    });
+  });
+
+  test("goes to the role's instance, with the pool's token, and says who served it", async () => {
+    const response = await rig.chat({ model: "coder" }, { "x-session-id": "s1", "x-request-id": "mine-1" });
+    expect(response.status).toBe(200);
+    expect(await response.json()).toMatchObject({ choices: [{ message: { content: "hello" } }], usage: USAGE });
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      "x-request-id": "mine-1",
+      "x-llmpool-instance": "1",
+      "x-llmpool-role": "coder",
+      "x-llmpool-session": "s1",
+      "x-llmpool-queue-ms": "0",
+    });
+    const [call] = at(1).received;
+    expect(call?.headers).toMatchObject({
+      authorization: "Bearer pool-token",
+      "x-llmpool-max-total-tokens": expect.any(String),
+    });
+    expect(at(0).received).toEqual([]);
+  });
+
+  test("puts the role's system prompt in front, unless there is one", async () => {
+    await rig.chat({ model: "coder" });
+    await rig.chat({
+      model: "coder",
+      messages: [
+        { role: "developer", content: "mine" },
+        { role: "user", content: "hi" },
+      ],
+    });
+    const messages = at(1).received.map((c) => (c.body.messages as { content: string }[]).map((m) => m.content));
+    expect(messages).toEqual([
+      ["You code.", "hi"],
+      ["mine", "hi"],
+    ]);
+  });
+
+  test("streams the instance's frames as they are, without the usage comment", async () => {
+    const response = await rig.chat({ model: "planner", stream: true });
+    expect(response.headers.get("content-type")).toContain("text/event-stream");
+    expect(await response.text()).toBe(`${chunk("hel")}${chunk("lo")}${chunk("", "stop")}data: [DONE]\n\n`);
+  });
+
+  test("answers /v1/generate in its own form, plain and streamed", async () => {
+    const plain = await rig.post("/v1/generate", {
+      role: "planner",
+      prompt: "hi",
+      max_new_tokens: 5,
+      session_id: "g1",
+    });
+    expect(await plain.json()).toEqual({
+      text: "hello",
+      instance_id: "0",
+      session_id: "g1",
+      finish_reason: "stop",
+      usage: USAGE,
+    });
+    expect(at(0).received[0]?.body).toMatchObject({
+      messages: [{ role: "user", content: "hi" }],
+      max_completion_tokens: 5,
+    });
+    const stream = await rig.post("/v1/generate", { instance_id: 1, prompt: "hi", stream: true });
+    expect(await stream.text()).toBe(
+      'data: {"text":"hel"}\n\ndata: {"text":"lo"}\n\ndata: {"text":"","instance_id":"1","session_id":null,"finish_reason":"stop"}\n\ndata: [DONE]\n\n',
+    );
+  });
+
+  test("keeps a session on its instance, and refuses to have it on another", async () => {
+    await rig.chat({ model: "planner" }, { "x-session-id": "s" });
+    const refused = await rig.chat({ model: "planner" }, { "x-session-id": "s", "x-llmpool-instance": "1" });
+    expect(refused.status).toBe(400);
+    expect(await refused.text()).toMatch(/instance 0, not on 1/);
+    const { data } = await rig.get<List<SessionObject>>("/v1/sessions");
+    expect(data).toMatchObject([{ id: "s", role: "planner", instance_id: "0" }]);
+    await fetch(`${rig.router.url}/v1/sessions/s`, { method: "DELETE" });
+    expect(at(0).deletedSessions).toHaveLength(1);
+    expect(at(0).deletedSessions[0]).toBe(at(0).received[0]?.headers["x-llmpool-session"]);
+    expect((await rig.get<List<SessionObject>>("/v1/sessions")).data).toEqual([]);
+  });
+
+  test("carries an instance's own refusal, with its code", async () => {
+    at(0).behave = (_call, res) => refuse(res, 400, "context_length_exceeded");
+    const response = await rig.chat({ model: "planner" });
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ error: { code: "context_length_exceeded" } });
+    expect(at(0).received).toHaveLength(1);
+  });
+
+  test.each([
+    ["a body that is no JSON", "{", 400, "invalid_request"],
+    ["no messages", "{}", 400, "invalid_request"],
+    ["n above 1", '{"messages":[{"role":"user","content":"x"}],"n":1000}', 400, "invalid_request"],
+    ["a negative max_tokens", '{"messages":[{"role":"user","content":"x"}],"max_tokens":-1}', 400, "invalid_request"],
+    ["an unknown model", '{"messages":[{"role":"user","content":"x"}],"model":"gpt-9"}', 404, "not_found"],
+    ["a body above the limit", " ".repeat(9 * 2 ** 20), 413, "payload_too_large"],
+  ])("refuses %s before any instance hears of it", async (_name, body, status, code) => {
+    const response = await fetch(`${rig.router.url}/v1/chat/completions`, { method: "POST", body });
+    expect(response.status).toBe(status);
+    expect(await response.json()).toMatchObject({ error: { code } });
+    expect(at(0).received).toEqual([]);
+  });
+
+  test.each([
+    ["GET", "/v1/chat/completions", 405, "POST"],
+    ["DELETE", "/v1/models", 405, "GET"],
+    ["PUT", "/v1/episodes/e1", 405, "GET, DELETE"],
+    ["GET", "/v1/nothing", 404, null],
+  ])("%s %s is %i", async (method, path, status, allow) => {
+    const response = await fetch(rig.router.url + path, { method });
+    expect(response.status).toBe(status);
+    expect(response.headers.get("allow")).toBe(allow);
+  });
+});
+
+describe("faults", () => {
+  beforeEach(async () => {
+    rig = await startRig({ instances: 2, roles: [{ name: "planner", instance: 0 }], rebindAfterSeconds: 30 });
+  });
+
+  test("a draining instance is tried again before the first token, and the answer comes", async () => {
+    at(0).behave = (call, res) =>
+      at(0).received.length < 2 ? refuse(res, 503, "instance_unavailable") : answerHello(call, res);
+    const response = await rig.chat({ model: "planner" });
+    expect(response.status).toBe(200);
+    expect(at(0).received).toHaveLength(2);
+  });
+
+  test("a stream that breaks off ends in one error without [DONE], and nothing is tried again", async () => {
+    at(0).behave = (_call, res) => {
+      startStream(res);
+      res.write(chunk("hel"), () => res.destroy());
+    };
+    const text = await (await rig.chat({ model: "planner", stream: true })).text();
+    expect(text).toContain(chunk("hel"));
+    expect(text).toMatch(/data: \{"error":\{.*"code":"upstream_error".*\}\}\n\n$/);
+    expect(text).not.toContain("[DONE]");
+    expect(at(0).received).toHaveLength(1);
+  });
+
+  test("a session of an instance that stays down moves after rebindAfterSeconds, and the answer says so", async () => {
+    await rig.chat({ model: "planner" }, { "x-session-id": "s" });
+    rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" }), at(1).endpoint()]);
+    const waiting = rig.chat({ model: "planner" }, { "x-session-id": "s" });
+    await eventually("the call waits", async () => (await instance("0")).queued === 1);
+    rig.clock.advance(29_000);
+    expect((await instance("0")).queued).toBe(1);
+    rig.clock.advance(1_000);
+    const moved = await waiting;
+    expect(moved.status).toBe(200);
+    expect(moved.headers.get("x-llmpool-rebound")).toBe("true");
+    expect(moved.headers.get("x-llmpool-instance")).toBe("1");
+    const next = await rig.chat({ model: "planner" }, { "x-session-id": "s" });
+    expect(next.headers.get("x-llmpool-instance")).toBe("1");
+    expect(next.headers.get("x-llmpool-rebound")).toBeNull();
+  });
+
+  test("nothing ready at all is instance_unavailable with the reason", async () => {
+    rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" })]);
+    const waiting = rig.chat({ model: "planner" });
+    await eventually("the call waits", async () => (await instance("0")).queued === 1);
+    rig.clock.advance(30_000);
+    const response = await waiting;
+    expect(response.status).toBe(503);
+    expect(response.headers.get("retry-after")).toBe("5");
+    expect(await response.text()).toMatch(/instance 0 is not ready \(out of memory\)/);
+  });
+
+  test("a restarted instance takes those who waited for it", async () => {
+    rig.source.set([at(1).endpoint()]);
+    const waiting = rig.chat({ model: "planner" });
+    await eventually("the call waits", async () => (await instance("0")).queued === 1);
+    rig.source.set(rig.instances.map((i) => i.endpoint()));
+    const response = await waiting;
+    expect(response.headers.get("x-llmpool-instance")).toBe("0");
+    expect(response.headers.get("x-llmpool-rebound")).toBeNull();
+  });
+
+  test("a caller who hangs up stops the generation, and is charged what the instance counted", async () => {
+    at(0).behave = (_call, res) => {
+      startStream(res);
+      res.write(chunk("hel"));
+    };
+    const abort = new AbortController();
+    const body = { messages: [{ role: "user", content: "hi" }], max_tokens: 20, stream: true, model: "planner" };
+    const response = await rig.post("/v1/chat/completions", body, { "x-episode-id": "e1" }, abort.signal);
+    await response.body?.getReader().read();
+    const [call] = at(0).received;
+    at(0).records.set(String(call?.headers["x-request-id"]), {
+      prompt_tokens: 7,
+      completion_tokens: 2,
+      cached_tokens: 0,
+    });
+    abort.abort();
+    await call?.aborted;
+    await eventually("settled", async () => (await rig.budget("e1")).reserved === 0);
+    expect(await rig.budget("e1")).toEqual({ used: 9, reserved: 0 });
+    expect((await instance("0")).running).toBe(0);
+  });
+
+  test("a request that runs out of time is cut off with request_timeout", async () => {
+    at(0).behave = () => {};
+    const waiting = rig.chat({ model: "planner" }, { "x-request-timeout": "5" });
+    const call = await eventually("it runs", () => at(0).received[0]);
+    rig.clock.advance(5_000);
+    const response = await waiting;
+    expect(response.status).toBe(504);
+    expect(await response.json()).toMatchObject({ error: { code: "request_timeout" } });
+    await call.aborted;
+  });
+
+  test("a waiting stream gets its headers after ten seconds, then hears what it waits for, and late values on the last chunk", async () => {
+    const { promise: go, resolve } = Promise.withResolvers<void>();
+    at(0).behave = async (call, res) => {
+      await go;
+      await answerHello(call, res);
+    };
+    const waiting = rig.chat({ model: "planner", stream: true });
+    await eventually("it runs", () => at(0).received[0]);
+    rig.clock.advance(10_000);
+    const response = await waiting;
+    expect(response.headers.get("x-llmpool-role")).toBe("planner");
+    resolve();
+    const text = await response.text();
+    expect(text).toMatch(/^: prefill\n\n/);
+    const last = text.split("\n\n").at(-3) ?? "";
+    expect(JSON.parse(last.slice("data: ".length))).toMatchObject({ llmpool: { instance: "0", role: "planner" } });
+    expect(text).toMatch(/data: \[DONE\]\n\n$/);
+  });
+
+  test("a caller who does not read is cut off, and its slot is free again", async () => {
+    const line = chunk("x".repeat(64 * 1024));
+    at(0).behave = ({ aborted }, res) => {
+      startStream(res);
+      let going = true;
+      void aborted.then(() => {
+        going = false;
+      });
+      const more = () => {
+        while (going && res.write(line));
+        if (going) res.once("drain", more);
+      };
+      more();
+    };
+    const body = { messages: [{ role: "user", content: "hi" }], stream: true, model: "planner" };
+    const response = await rig.post("/v1/chat/completions", body);
+    const call = at(0).received[0];
+    // Each advance is a sweep: the first sees that nothing is read, the others how long that lasts.
+    const cut = eventually("the router gives up", async () => {
+      rig.clock.advance(5_000);
+      return (await instance("0")).running === 0;
+    });
+    await call?.aborted;
+    await cut;
+    await expect(response.text()).rejects.toThrow();
+  });
+
+  async function instance(id: string): Promise<InstanceObject> {
+    const found = (await rig.get<List<InstanceObject>>("/v1/instances")).data.find((i) => i.id === id);
+    if (!found) throw new Error(`no instance ${id}`);
+    return found;
+  }
+});
+
+describe("episodes and budgets", () => {
+  test("200 calls at once on a budget that fits 10: ten get in, nobody else reaches an instance", async () => {
+    rig = await startRig(
+      { sessionsPerInstance: 16, router: { queuePerInstance: 256 }, budgets: { episodeTokens: 250 } },
+      1,
+    );
+    const body = { messages: [{ role: "user", content: "hi" }], max_tokens: 20 };
+    const { promise: go, resolve } = Promise.withResolvers<void>();
+    at(0).behave = async (call, res) => {
+      await go;
+      await answerHello(call, res);
+    };
+    // A stub prompt is counted exactly: 5 tokens of template and text, 20 of completion.
+    const calls = Array.from({ length: 200 }, () => rig.post("/v1/chat/completions", body, { "x-episode-id": "e1" }));
+    const denied = eventually("all others are denied", async () => {
+      const seen = await rig.budget("e1");
+      return seen.reserved > 0 && (await metric("llmpool_budget_denials_total")) >= 190 ? seen : undefined;
+    });
+    expect((await denied).reserved).toBeLessThanOrEqual(250);
+    const reached = at(0).received.length;
+    resolve();
+    const statuses = (await Promise.all(calls)).map((r) => r.status);
+    expect(statuses.filter((s) => s === 200)).toHaveLength(10);
+    expect(statuses.filter((s) => s === 429)).toHaveLength(190);
+    expect(reached).toBe(10);
+    await eventually("settled", async () => (await rig.budget("e1")).reserved === 0);
+    expect(await rig.budget("e1")).toEqual({ used: 100, reserved: 0 });
+  });
+
+  test("a denial says what is left and is not worth a retry; clamp gets what is left", async () => {
+    rig = await startRig({ budgets: { episodeTokens: 30 } }, 1);
+    const denied = await rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1" });
+    expect(denied.status).toBe(429);
+    expect(denied.headers.get("x-should-retry")).toBe("false");
+    expect(await denied.json()).toMatchObject({
+      error: { code: "budget_exhausted", message: expect.stringContaining("30 of 30") },
+    });
+    expect(at(0).received).toEqual([]);
+    const clamped = await rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1", "x-llmpool-budget": "clamp" });
+    expect(clamped.status).toBe(200);
+    expect(at(0).received[0]?.headers["x-llmpool-max-total-tokens"]).toBe("30");
+  });
+
+  test("the end of an episode cuts off what it runs, and its id stays taken", async () => {
+    rig = await startRig({ episodes: { timeoutSeconds: 60, progressExtendSeconds: 0, maxTimeoutSeconds: 60 } }, 1);
+    at(0).behave = () => {};
+    const running = rig.chat({}, { "x-episode-id": "e1", "x-request-timeout": "170" });
+    const call = await eventually("it runs", () => at(0).received[0]);
+    at(0).records.set(String(call.headers["x-request-id"]), {
+      prompt_tokens: 4,
+      completion_tokens: 1,
+      cached_tokens: 0,
+    });
+    rig.clock.advance(60_000);
+    const response = await running;
+    expect(response.status).toBe(504);
+    expect(await response.json()).toMatchObject({ error: { code: "episode_deadline_exceeded" } });
+    await call.aborted;
+    await eventually("settled", async () => (await rig.budget("e1")).used === 5);
+    const again = await rig.chat({}, { "x-episode-id": "e1" });
+    expect(again.status).toBe(409);
+    expect(again.headers.get("x-should-retry")).toBe("false");
+  });
+
+  test("an episode is created, makes progress, is listed, finished; its events can be read again", async () => {
+    rig = await startRig({}, 1);
+    const created = await rig.post("/v1/episodes", {
+      id: "e1",
+      timeout_s: 100,
+      budget_tokens: 500,
+      metadata: { who: "me" },
+    });
+    expect(created.status).toBe(201);
+    expect(await created.json()).toMatchObject({
+      id: "e1",
+      state: "active",
+      time_remaining_s: 100,
+      budget_tokens: 500,
+      metadata: { who: "me" },
+    });
+    const twice = await rig.post("/v1/episodes", { id: "e1" });
+    expect(twice.status).toBe(400);
+    rig.clock.advance(10_000);
+    await rig.post("/v1/episodes/e1/progress", { event: "patch", detail: "a.ts" });
+    const nap = await rig.post("/v1/episodes/e1/progress", { event: "nap" });
+    expect(nap.status).toBe(400);
+    await rig.chat({ model: "planner" }, { "x-session-id": "e1:planner" });
+    expect(await rig.get("/v1/episodes/e1")).toMatchObject({
+      time_remaining_s: 90,
+      tokens_used: 10,
+      sessions: ["e1:planner"],
+    });
+    const events = await fetch(`${rig.router.url}/v1/episodes/e1/events`, { headers: { "last-event-id": "1" } });
+    const finished = await rig.post("/v1/episodes/e1/finish", {});
+    expect(await finished.json()).toMatchObject({ state: "ended", end_reason: "finished" });
+    const text = await events.text();
+    expect(text).not.toContain("event: started");
+    expect(text).toMatch(/^id: 2\nevent: progress\ndata: .*"patch"/);
+    expect(text).toMatch(/event: ended\ndata: .*"finished".*\n\n$/);
+    expect((await rig.get<List<EpisodeObject>>("/v1/episodes")).data).toHaveLength(1);
+    const late = await rig.post("/v1/episodes/e1/progress", { event: "patch" });
+    expect(late.status).toBe(409);
+    expect((await fetch(`${rig.router.url}/v1/episodes/nope`)).status).toBe(404);
+  });
+
+  test("a heartbeat line for each active episode, every heartbeatSeconds", async () => {
+    rig = await startRig({ episodes: { heartbeatSeconds: 20 } }, 1);
+    await rig.chat({ model: "planner" }, { "x-episode-id": "e1" });
+    rig.clock.advance(20_000);
+    const line = await eventually("a line", () => rig.lines[0]);
+    expect(JSON.parse(line)).toMatchObject({
+      event: "episode_heartbeat",
+      episode_id: "e1",
+      tokens_used: 10,
+      last_progress: { event: "llm_response" },
+      time_remaining_s: 1780,
+      state: "active",
+      instances: ["0"],
+    });
+  });
+
+  async function metric(name: string): Promise<number> {
+    const text = await (await fetch(`${rig.router.url}/metrics`)).text();
+    return Number(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, "m").exec(text)?.[1] ?? 0);
+  }
+});
+
+test("a router that closes lets calls end within the grace, and settles them", async () => {
+  rig = await startRig({}, 1);
+  const { promise: go, resolve } = Promise.withResolvers<void>();
+  at(0).behave = async (call, res) => {
+    await go;
+    await answerHello(call, res);
+  };
+  const running = rig.chat({}, { "x-episode-id": "e1" });
+  await eventually("it runs", () => at(0).received[0]);
+  const closed = rig.router.close(60_000);
+  await expect(fetch(`${rig.router.url}/healthz`)).rejects.toThrow();
+  resolve();
+  expect((await running).status).toBe(200);
+  await closed;
+  expect((await rig.store.openReservations()).length).toBe(0);
+  expect((await rig.store.episode("", "e1"))?.tokensUsed).toBe(10);
+});
