@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { findCgroup, read } from "../lib/cgroup.ts";
 import { processStart } from "../lib/process-start.ts";
 
 /** A cgroup of one process with a hard memory limit. */
@@ -29,12 +30,6 @@ export interface HostView {
   mkdir?: (dir: string) => void;
 }
 
-interface Controller {
-  version: 1 | 2;
-  /** Folders that may take our groups, best first. */
-  homes: string[];
-}
-
 const PREFIX = "llmpool-";
 
 /**
@@ -43,11 +38,12 @@ const PREFIX = "llmpool-";
  */
 export function findMemoryGroups(host: HostView): MemoryGroups | undefined {
   const root = host.root ?? "/";
-  const controller = findController(root);
+  const own = findCgroup("memory", root);
+  if (!own) return undefined;
+  const beside = own.version === 2 && own.dir !== own.mount ? [dirname(own.dir)] : [];
   const owner = `${host.pid}-${processStart(host.pid, root) ?? 0}`;
-  for (const home of controller?.homes ?? []) {
-    const version = controller?.version ?? 1;
-    const groups = groupsIn(home, version, owner, host);
+  for (const home of [own.dir, ...beside]) {
+    const groups = groupsIn(home, own.version, owner, host);
     try {
       const probe = groups.create("probe", 2 ** 30);
       try {
@@ -122,51 +118,6 @@ function remove(dir: string): boolean {
     return true;
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "ENOENT";
-  }
-}
-
-function findController(root: string): Controller | undefined {
-  const own = read(join(root, "proc/self/cgroup")).split("\n");
-  const mounts = read(join(root, "proc/self/mountinfo")).split("\n").map(parseMount);
-  const v1 = own.map((line) => line.split(":")).find(([, controllers]) => controllers?.split(",").includes("memory"));
-  if (v1) {
-    const mount = mounts.find((m) => m.type === "cgroup" && m.options.includes("memory"));
-    return mount && { version: 1, homes: [join(root, inMount(mount, v1.slice(2).join(":")))] };
-  }
-  const v2 = own.find((line) => line.startsWith("0::"))?.slice(3);
-  const mount = mounts.find((m) => m.type === "cgroup2");
-  if (!mount || v2 === undefined) return undefined;
-  const home = inMount(mount, v2);
-  const homes = home === mount.point ? [home] : [home, join(home, "..")];
-  return { version: 2, homes: homes.map((path) => join(root, path)) };
-}
-
-interface Mount {
-  root: string;
-  point: string;
-  type: string;
-  options: string[];
-}
-
-/** A line of /proc/self/mountinfo: `31 23 0:28 <root> <point> <options> [tags] - <type> <source> <super options>`. */
-function parseMount(line: string): Mount {
-  const [left = "", right = ""] = line.split(" - ");
-  const [, , , root = "", point = ""] = left.split(" ");
-  const [type = "", , options = ""] = right.split(" ");
-  return { root, point, type, options: options.split(",") };
-}
-
-/** In a container the group's path may be given from the host's root, of which only a part is mounted. */
-function inMount(mount: Mount, path: string): string {
-  const relative = mount.root !== "/" && path.startsWith(mount.root) ? path.slice(mount.root.length) : path;
-  return join(mount.point, relative);
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
   }
 }
 
