@@ -9,6 +9,7 @@ import { type Clock, systemClock } from "../lib/clock.ts";
 import { availableCpus } from "../lib/cpus.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import { type Logger, silentLogger } from "../lib/logger.ts";
+import { defaultCacheDir } from "../models/cache-dir.ts";
 import type { BackendSpec } from "./backends.ts";
 import { InstanceClient } from "./instance-client.ts";
 import type { ProcessSpec } from "./spec.ts";
@@ -78,6 +79,7 @@ const START_TRIES = 3;
  */
 export class MultiInstanceManager implements AsyncDisposable {
   readonly #options: ManagerOptions;
+  readonly #env: NonNullable<ManagerOptions["env"]>;
   readonly #ids: readonly string[];
   readonly #token = randomBytes(32).toString("hex");
   readonly #client = new InstanceClient(this.#token);
@@ -94,11 +96,12 @@ export class MultiInstanceManager implements AsyncDisposable {
       });
     }
     this.#options = options;
+    this.#env = options.env ?? process.env;
     this.#ids = Array.from({ length: count }, (_, i) => String(i));
     this.#supervisor = makeSupervisor({
       clock: options.clock ?? systemClock,
       log: options.log ?? silentLogger,
-      env: options.env ?? process.env,
+      env: this.#env,
       cpus: availableCpus(),
     });
   }
@@ -181,7 +184,7 @@ export class MultiInstanceManager implements AsyncDisposable {
   }) {
     signal?.throwIfAborted();
     if (this.#closed !== undefined) throw new LLMPoolError("instance_unavailable", "the manager is closed");
-    this.#folder = await mkdtemp(join(tmpdir(), "llmpool-"));
+    this.#folder = await mkdtemp(join(this.#env.TMPDIR || tmpdir(), "llmpool-"));
     const tokenFile = join(this.#folder, "token");
     await writeFile(tokenFile, this.#token, { mode: 0o600 });
     const specs = await Promise.all(this.#ids.map((id, index) => this.#spec(id, index, tokenFile)));
@@ -224,7 +227,7 @@ export class MultiInstanceManager implements AsyncDisposable {
         metricsPort: 0,
         tokenFile,
         ...(model && { model }),
-        cacheDir: this.#options.cacheDir ?? join(homedir(), ".cache", "llmpool"),
+        cacheDir: this.#options.cacheDir ?? defaultCacheDir(this.#env, process.platform, homedir()),
         stateDir,
         contextTokens,
         sessions,

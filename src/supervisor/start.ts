@@ -18,10 +18,18 @@ export interface LocalOptions {
 
 /** A supervisor of real processes on this machine. Ends first what a supervisor that was killed could not. */
 export function makeSupervisor({ clock, log, env, cpus, random = Math.random }: LocalOptions): Supervisor {
-  const groups = findMemoryGroups({ pid: process.pid, kill: (pid) => process.kill(pid, "SIGKILL") });
+  const groups = findMemoryGroups({ pid: process.pid, kill });
   const leftovers = groups?.removeLeftovers() ?? 0;
   if (leftovers > 0) log.warn("removed what a killed supervisor had left", { memoryGroups: leftovers });
   log.debug("memory limits", { by: groups ? `cgroup v${groups.version}` : "watchdog" });
   const launch = makeLaunch({ clock, env, entry: runtimeEntry(), groups, watchdog: new MemoryWatchdog(clock) });
   return new Supervisor({ clock, random, log, cpus, launch });
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // ESRCH: it has ended by itself.
+  }
 }
