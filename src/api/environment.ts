@@ -48,7 +48,8 @@ export function readEnvironment(env: Env, cwd: string, asked: { flag?: unknown; 
   const problems: Problem[] = [];
   const notes: string[] = [];
   const stub = readStub(env, problems);
-  const named = stub ? "stub" : readBackend(env, problems);
+  const backend = readBackend(env, problems);
+  const named = stub ? "stub" : backend;
   if (named !== undefined)
     settings.push({ path: ["spec", "backend"], value: named, from: stub ? "APEX_LLM_STUB" : "APEX_LLM_BACKEND" });
   for (const [name, path] of Object.entries(NUMBERS)) {
