@@ -1,24 +1,11 @@
 import { expect, test } from "vitest";
-import { validatePool } from "../api/validate.ts";
-import { planPool } from "../core/plan/plan.ts";
+import { poolPlan } from "../../test/support/pool.ts";
 import { identify, sessionKey } from "./identify.ts";
 
-const plan = pool({
-  backend: "stub",
+const plan = poolPlan({
   instances: 5,
   roles: [{ name: "planner", instance: 0 }, { name: "coder" }, { name: "critic" }],
 });
-
-function pool(spec: object) {
-  const checked = validatePool({
-    apiVersion: "llmpool.dev/v1alpha1",
-    kind: "LLMPool",
-    metadata: { name: "apex" },
-    spec,
-  });
-  if (!checked.ok) throw new Error(JSON.stringify(checked.problems));
-  return planPool(checked.pool);
-}
 
 const row = (name: string, headers: Record<string, string>, body: object, want: object) => ({
   name,

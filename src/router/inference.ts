@@ -6,7 +6,7 @@ import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
 import { flowOf } from "../core/queue.ts";
 import type { Admission, Binding, Episode, StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
-import { type ErrorCode, LLMPoolError, messageOf } from "../lib/errors.ts";
+import { ERRORS, type ErrorCode, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { Answer } from "./answer.ts";
 import { type Authenticate, type Caller, requireRole, requireScope } from "./auth.ts";
@@ -193,6 +193,7 @@ export class Inference {
       for (let attempt = 1; ; attempt++) {
         const seat = await this.#seat(call, job);
         const outcome = await this.#dispatch(call, job, seat);
+        tellBreaker(seat, outcome);
         switch (outcome.kind) {
           case "answered":
             this.#release(call, seat, outcome.usage);
@@ -415,6 +416,14 @@ interface Job {
   leftInstance: boolean;
   /** On the clock's scale. */
   deadline: number;
+}
+
+/** An answer, or a refusal of this one request, shows a healthy instance; what was cut off shows nothing. */
+function tellBreaker({ attempt }: Seat, outcome: Outcome): void {
+  if (outcome.kind === "aborted") attempt.abandoned();
+  else if (outcome.kind === "answered" || (outcome.kind === "refused" && ERRORS[outcome.error.code].status !== 502)) {
+    attempt.succeeded();
+  } else attempt.failed();
 }
 
 /** Refusals that say nothing about the request: another instance, or the same a moment later, can take it. */

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { Usage } from "../api/backend.ts";
 import type { InstanceObject } from "../api/http.ts";
+import { type Attempt, Breakers } from "../core/breaker.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import { hashAgent } from "../core/mapping.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
@@ -41,6 +42,8 @@ export interface Seat {
   waitedMs: number;
   /** Not the instance that was asked for. */
   moved: boolean;
+  /** Tells the breaker how it went. */
+  attempt: Attempt;
   /** Gives the slot back, with what the answer told about the instance's speed. Idempotent. */
   release(measured?: { usage: Usage; firstTokenMs: number; totalMs: number }): void;
 }
@@ -78,11 +81,13 @@ export class Seats {
   readonly #places = new Map<string, Place>();
   /** Instances that each flow has run on since its episode began. */
   readonly #visited = new Map<string, Set<string>>();
+  readonly #breakers: Breakers;
   readonly #unsubscribe: () => void;
   #cancelCount: () => void = () => {};
 
   constructor(deps: SeatsDeps) {
     this.#deps = deps;
+    this.#breakers = new Breakers(deps.clock, () => this.#observe());
     this.follow();
     this.#unsubscribe = deps.source.onChange(() => this.#observe());
     this.#countSessions();
@@ -121,7 +126,7 @@ export class Seats {
     const home = bound === undefined ? undefined : this.#places.get(bound);
     if (home) return home.plan;
     const candidates = this.#candidates(identity);
-    const ready = candidates.filter(isReady);
+    const ready = candidates.filter(this.#isReady);
     const from = ready.length > 0 ? ready : candidates;
     const best = leastLoaded(from, identity.hint);
     if (!best) {
@@ -187,7 +192,7 @@ export class Seats {
 
   /** Why not every instance has been ready yet; undefined once each is. */
   notReady(): string | undefined {
-    const waiting = [...this.#places.values()].filter((p) => !isReady(p));
+    const waiting = [...this.#places.values()].filter((p) => !this.#isReady(p));
     if (waiting.length === 0) return undefined;
     return `waiting for instances ${waiting.map((p) => `${p.plan.id} (${p.endpoint?.state ?? "Pending"})`).join(", ")}`;
   }
@@ -195,11 +200,15 @@ export class Seats {
   close(): void {
     this.#unsubscribe();
     this.#cancelCount();
+    this.#breakers.close();
     for (const place of this.#places.values()) {
       place.cancelMove?.();
       place.queue.close();
     }
   }
+
+  #isReady = ({ endpoint, suspect }: Place): boolean =>
+    endpoint?.state === "Ready" && endpoint.uid !== suspect && this.#breakers.allows(endpoint.uid);
 
   #newPlace(plan: InstancePlan, limits: { slots: number; waiting: number }): Place {
     const { clock } = this.#deps;
@@ -259,8 +268,9 @@ export class Seats {
 
   #seat(place: Place, slot: Slot, moved: boolean): Seat | undefined {
     const { endpoint, speed } = place;
-    // It went down between the grant and this line.
-    if (!endpoint || !isReady(place)) {
+    // It went down between the grant and this line, or its breaker lets one probe through and this is the second request.
+    if (!endpoint || !this.#isReady(place)) {
+      this.#observePlace(place);
       slot.release();
       return undefined;
     }
@@ -268,6 +278,7 @@ export class Seats {
       endpoint,
       waitedMs: slot.waitedMs,
       moved,
+      attempt: this.#breakers.begin(endpoint.uid),
       release(measured) {
         slot.release();
         if (measured) speed.observe({ ...measured.usage, ...measured });
@@ -278,7 +289,7 @@ export class Seats {
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
     // An instance that left the plan: its id still says which variant it was of.
     const name = place?.plan.variant ?? (/^\d+$/.test(id) ? "default" : id.slice(0, id.lastIndexOf("-")));
-    const others = [...this.#places.values()].filter((p) => p.plan.variant === name && p !== place && isReady(p));
+    const others = [...this.#places.values()].filter((p) => p.plan.variant === name && p !== place && this.#isReady(p));
     const best = ask.pinned ? undefined : leastLoaded(others, undefined);
     if (best) return best;
     const state = place?.endpoint?.message ?? place?.endpoint?.state ?? "gone";
@@ -289,7 +300,9 @@ export class Seats {
   }
 
   #observe(): void {
-    const endpoints = new Map(this.#deps.source.list().map((e) => [e.id, e]));
+    const list = this.#deps.source.list();
+    this.#breakers.follow(list);
+    const endpoints = new Map(list.map((e) => [e.id, e]));
     for (const place of this.#places.values()) {
       place.endpoint = endpoints.get(place.plan.id);
       this.#observePlace(place);
@@ -297,7 +310,7 @@ export class Seats {
   }
 
   #observePlace(place: Place): void {
-    if (isReady(place)) {
+    if (this.#isReady(place)) {
       place.downSince = undefined;
       place.cancelMove?.();
       place.cancelMove = undefined;
@@ -334,10 +347,6 @@ export class Seats {
         this.#cancelCount = clock.after(COUNT_SESSIONS_MS, () => this.#countSessions());
       });
   }
-}
-
-function isReady({ endpoint, suspect }: Place): boolean {
-  return endpoint?.state === "Ready" && endpoint.uid !== suspect;
 }
 
 /** Fewest requests, then fewest sessions; between equals the hint's favourite, else the first. */
