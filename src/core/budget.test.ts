@@ -102,6 +102,23 @@ describe("windows", () => {
   });
 });
 
+test("reservations of a window that was open at a crash open it again, in whatever order they come back", () => {
+  for (const order of [
+    [5, 7, 6],
+    [7, 6, 5],
+    [6, 7, 7],
+  ]) {
+    const hour = { ...makeBucket(3600), window: 5, spent: 9 };
+    for (const window of order) restore([{ bucket: hour, window }], 10);
+    expect(hour).toEqual({
+      windowSeconds: 3600,
+      window: 7,
+      spent: 0,
+      reserved: order.filter((w) => w === 7).length * 10,
+    });
+  }
+});
+
 test.each([
   { name: "prompt and completion, cached included", usage: [30, 12, 25], want: { used: 42, overrun: false } },
   { name: "all that was reserved", usage: [90, 10, 0], want: { used: 100, overrun: false } },

@@ -41,8 +41,10 @@ export function makeBucket(windowSeconds: number): Bucket {
 
 /** Opens the window that `wallMs` (Unix milliseconds) is in, unless the bucket has seen a later one. */
 export function openWindow(bucket: Bucket, wallMs: number): void {
-  if (bucket.windowSeconds === 0) return;
-  const window = Math.floor(wallMs / 1000 / bucket.windowSeconds);
+  if (bucket.windowSeconds > 0) enter(bucket, Math.floor(wallMs / 1000 / bucket.windowSeconds));
+}
+
+function enter(bucket: Bucket, window: number): void {
   if (window <= bucket.window) return;
   bucket.window = window;
   bucket.spent = 0;
@@ -84,9 +86,12 @@ export function chargesOf<B extends Bucket>(limits: readonly Limit<B>[]): Charge
   return limits.map(({ bucket }) => ({ bucket, window: bucket.window }));
 }
 
-/** Takes up a reservation again that was made before a restart. */
+/** Takes up a reservation again that was made before a restart; in any order. Its window was open then, so it is not over before. */
 export function restore(charges: readonly Charge[], tokens: number): void {
-  for (const { bucket, window } of charges) if (bucket.window === window) bucket.reserved += tokens;
+  for (const { bucket, window } of charges) {
+    enter(bucket, window);
+    if (bucket.window === window) bucket.reserved += tokens;
+  }
 }
 
 /** Turns a reservation of `tokens` into `used` spent ones; once per reservation. What was reserved in a window that is over counts there. */
