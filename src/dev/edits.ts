@@ -1,0 +1,67 @@
+import { ManifestError, type Problem } from "../api/problem.ts";
+import { messageOf } from "../lib/errors.ts";
+import type { Definition } from "./definition.ts";
+import { describeChange } from "./plan-diff.ts";
+import type { RunningPool } from "./running-pool.ts";
+import type { View } from "./view.ts";
+
+interface EditsParts {
+  understand: (text: string) => Definition;
+  fetchModels: (wanted: Definition, signal: AbortSignal) => Promise<void>;
+  pool: RunningPool;
+  view: View;
+  signal: AbortSignal;
+}
+
+/** Edits of the file, one after another; a newer one makes the one before it give up its downloads. */
+export class Edits {
+  readonly #parts: EditsParts;
+  #current = new AbortController();
+  #queue: Promise<void> = Promise.resolve();
+
+  constructor(parts: EditsParts) {
+    this.#parts = parts;
+  }
+
+  take(text: string): void {
+    this.#current.abort(new Error("a newer edit came"));
+    this.#current = new AbortController();
+    const signal = AbortSignal.any([this.#current.signal, this.#parts.signal]);
+    this.#queue = this.#queue.then(() => this.#try(text, signal));
+  }
+
+  async #try(text: string, signal: AbortSignal): Promise<void> {
+    const { understand, fetchModels, pool, view } = this.#parts;
+    try {
+      const next = understand(text);
+      refuseWhatNeedsARestart(pool.definition, next);
+      const changes = describeChange(pool.definition.plan, next.plan);
+      for (const line of changes) view.line(`edit: ${line}`);
+      await fetchModels(next, signal);
+      signal.throwIfAborted();
+      pool.become(next);
+      if (changes.length === 0) view.line("edit: nothing to do");
+    } catch (error) {
+      if (signal.aborted) return;
+      view.line(`edit refused, the pool goes on as it was:\n${messageOf(error)}`);
+    }
+  }
+}
+
+/** The name is in paths and the store is open: these stay for a process's life. */
+function refuseWhatNeedsARestart(now: Definition, next: Definition): void {
+  const problems: Problem[] = [];
+  if (now.plan.pool !== next.plan.pool) {
+    problems.push({
+      path: "metadata.name",
+      message: `is ${now.plan.pool} while this pool runs: start another for another name`,
+    });
+  }
+  if (JSON.stringify(now.plan.router.store) !== JSON.stringify(next.plan.router.store)) {
+    problems.push({
+      path: "spec.store",
+      message: "cannot change while the pool runs: end llmpool dev and start it again",
+    });
+  }
+  if (problems.length > 0) throw new ManifestError("edit", problems);
+}
