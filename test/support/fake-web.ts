@@ -8,8 +8,10 @@ import {
 import type { AddressInfo } from "node:net";
 
 export interface SeenRequest {
+  method: string;
   path: string;
   headers: IncomingHttpHeaders;
+  body: string;
 }
 
 export type Answer = (request: IncomingMessage, response: ServerResponse) => void;
@@ -61,10 +63,15 @@ export class FakeWeb {
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const path = request.url ?? "";
-    this.seen.push({ path, headers: request.headers });
-    const answers = this.#answers.get(path) ?? [status(404)];
-    const answer = answers.length > 1 ? answers.shift() : answers[0];
-    answer?.(request, response);
+    const chunks: Buffer[] = [];
+    request.on("data", (chunk) => chunks.push(chunk));
+    request.on("end", () => {
+      const body = Buffer.concat(chunks).toString();
+      this.seen.push({ method: request.method ?? "", path, headers: request.headers, body });
+      const answers = this.#answers.get(path) ?? [status(404)];
+      const answer = answers.length > 1 ? answers.shift() : answers[0];
+      answer?.(request, response);
+    });
   }
 }
 
@@ -76,8 +83,8 @@ export function redirect(location: string): Answer {
   return status(302, { location });
 }
 
-export function json(body: unknown, contentType = "application/json"): Answer {
-  return (_, response) => response.writeHead(200, { "content-type": contentType }).end(JSON.stringify(body));
+export function json(body: unknown, contentType = "application/json", code = 200): Answer {
+  return (_, response) => response.writeHead(code, { "content-type": contentType }).end(JSON.stringify(body));
 }
 
 export interface FileFaults {
