@@ -41,7 +41,7 @@ export const LLMPoolStatus = z.strictObject({
   selector: text(512).optional().describe("Label selector of the default variant's pods, for the scale subresource."),
   url: text(512).optional().describe("Where clients find the router."),
   roles: z.array(RoleStatus).max(64).optional().describe("Which instances serve which role.").meta(keyedBy("name")),
-  instanceStatuses: z.array(InstanceStatus).max(4096).optional().describe("Every instance.").meta(keyedBy("id")),
+  instanceStatuses: z.array(InstanceStatus).max(4352).optional().describe("Every instance.").meta(keyedBy("id")),
   conditions: z.array(Condition).max(16).optional().describe("Ready and what it is made of.").meta(keyedBy("type")),
 });
 export type LLMPoolStatus = z.infer<typeof LLMPoolStatus>;

@@ -80,6 +80,19 @@ describe("variants", () => {
     });
   });
 
+  test("have no limit where it is 0", () => {
+    const resources = { limits: { memory: "0", cpu: 0 } };
+    const [first] = planPool(pool({ ...spec, resources })).variants[0]?.instances ?? [];
+    expect(first).not.toHaveProperty("memoryLimitBytes");
+    expect(first).not.toHaveProperty("cpuLimit");
+  });
+
+  test("of the stub have no model to load", () => {
+    const fake = planPool(pool(spec)).variants[2];
+    expect(fake?.modelName).toBe("stub");
+    expect(fake?.instances[0]).not.toHaveProperty("model");
+  });
+
   test("share their instances out among their own roles that have no instance of their own", () => {
     expect(owners(spec)).toEqual({
       planner: ["0"],

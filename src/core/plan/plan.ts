@@ -36,7 +36,7 @@ function planVariant({ spec }: LLMPool, variant: Variant): VariantPlan {
   const backend = variant.backend ?? spec.backend;
   if (backend === "openai-compatible")
     throw new Error(`variant ${name}: backend openai-compatible is not available yet`);
-  const model = variant.model ?? spec.model;
+  const model = backend === "stub" ? undefined : (variant.model ?? spec.model);
   const limits = (variant.resources ?? spec.resources)?.limits;
   const gpu = planGpu(variant.gpu ?? spec.gpu);
   const packed = gpu?.instancesPerPod ?? 1;
@@ -78,8 +78,10 @@ function planVariant({ spec }: LLMPool, variant: Variant): VariantPlan {
   return { name, backend, modelName: modelName(backend, model?.uri), ...(gpu && { gpu }), instances };
 }
 
-function limit<K extends string>(name: K, quantity: Quantity | undefined): { [key in K]?: number } {
-  return quantity === undefined ? {} : ({ [name]: Math.ceil(parseQuantity(quantity)) } as { [key in K]: number });
+/** 0 is no limit, as on a cluster. */
+function limit<K extends string>(name: K, quantity: Quantity = 0): { [key in K]?: number } {
+  const amount = Math.ceil(parseQuantity(quantity));
+  return amount === 0 ? {} : ({ [name]: amount } as { [key in K]: number });
 }
 
 function planGpu(gpu: Variant["gpu"]): GpuPlan | undefined {
