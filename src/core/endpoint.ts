@@ -19,8 +19,8 @@ export interface Endpoint {
   message?: string;
   /** 0 to 1, while it loads and where that is known. */
   progress?: number;
-  /** Why the process before this one ended, when nobody had asked it to. */
-  lastFailure?: { reason: FailureReason; message: string };
+  /** Why the process before this one ended, when nobody had asked it to. `lasting`: a restart alone does not cure it. */
+  lastFailure?: { reason: FailureReason; message: string; lasting: boolean };
 }
 
 /** Where the router learns its endpoints. `onChange` is called after every change; the returned function stops that. */

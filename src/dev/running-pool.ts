@@ -1,8 +1,10 @@
+import type { Endpoint } from "../core/endpoint.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Router } from "../router/server.ts";
 import type { Supervisor } from "../supervisor/supervisor.ts";
 import type { Definition } from "./definition.ts";
 import { type LocalPlaces, localSpecs } from "./local-specs.ts";
+import type { InstanceRow } from "./status-table.ts";
 import type { View } from "./view.ts";
 
 /** How often the numbers of the table are looked up. */
@@ -64,15 +66,24 @@ export class RunningPool {
 
   #show(): void {
     const { supervisor, router, view } = this.#parts;
-    const progress = new Map(supervisor.list().map((one) => [one.id, one.progress]));
-    const rows = router.instances().map((instance) => {
-      const share = progress.get(instance.id);
-      return share === undefined ? instance : { ...instance, progress: share };
+    const endpoints = new Map(supervisor.list().map((one) => [one.id, one]));
+    const rows: InstanceRow[] = router.instances().map((instance) => {
+      const progress = endpoints.get(instance.id)?.progress;
+      endpoints.delete(instance.id);
+      return progress === undefined ? instance : { ...instance, progress };
     });
+    // What the router has no use for any more still drains.
+    rows.push(...[...endpoints.values()].map(leavingRow));
     const ready = rows.filter((row) => row.state === "Ready").length;
     view.show(`pool ${this.#definition.plan.pool}  ${router.url}  ${ready} of ${rows.length} ready`, rows);
     if (rows.length === 0 || ready < rows.length) return;
     this.#onReady?.();
     this.#onReady = undefined;
   }
+}
+
+function leavingRow({ id, variant, state, restarts, device, message, pid }: Endpoint): InstanceRow {
+  const counts = { queued: 0, running: 0, sessions: 0, tokens_per_second: null, restarts };
+  const texts = { device: device ?? null, message: message ?? null };
+  return { object: "instance", id, variant, state, roles: [], ...counts, ...texts, ...(pid !== undefined && { pid }) };
 }

@@ -19,7 +19,8 @@ export function processStart(pid: number, root = "/"): string | undefined {
 
 function fromPs(pid: number): string | undefined {
   try {
-    return execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" }).trim() || undefined;
+    const args = ["-o", "lstart=", "-p", String(pid)];
+    return execFileSync("ps", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim() || undefined;
   } catch {
     return undefined;
   }
