@@ -295,7 +295,16 @@ describe("close", () => {
     expect(processes.alive).toEqual([]);
   });
 
-  test("stops what waits for its turn or its restart without starting it", async () => {
+  test("stops what waits for its turn without starting it", async () => {
+    const { processes, supervisor } = setUp({ cpus: 1 });
+    supervisor.apply(pool(3));
+    const closing = supervisor.close(1000);
+    processes.of("0").end({ code: 0 });
+    await closing;
+    expect(processes.all.map((one) => one.spec.id)).toEqual(["0"]);
+  });
+
+  test("stops what waits for its restart without starting it", async () => {
     const { processes, supervisor } = setUp({ cpus: 1 });
     supervisor.apply(pool(3));
     processes.of("0").end({ code: 1 }); // 0 waits for its restart, 1 loads, 2 waits for its turn
