@@ -64,7 +64,12 @@ describe("says what is wrong, and where", () => {
     { name: "a Secret twice", text: `${secret("")}---\n${secret("")}`, want: /Secret keys is there twice/ },
     { name: "too much", text: `a: ${"x".repeat(1_600_000)}`, want: /is larger than 1572864 bytes/ },
     {
-      name: "aliases that multiply",
+      name: "aliases of aliases",
+      text: `kind: LLMPool\nx0: &x0 [x]\n${Array.from({ length: 30 }, (_, i) => `x${i + 1}: &x${i + 1} [*x${i}, *x${i}]`).join("\n")}`,
+      want: /pool\.yaml: document 1 holds too many values/,
+    },
+    {
+      name: "aliases without end",
       text: `a: &a [x]\n${Array.from({ length: 1001 }, () => "- *a")
         .join("\n")
         .replace(/^/, "b:\n")}`,

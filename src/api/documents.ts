@@ -15,6 +15,9 @@ export interface Documents {
 /** The size that an API server takes of one object. */
 const MAX_BYTES = 1_572_864;
 
+/** Aliases can make a small text stand for a huge tree; nothing real has this many values. */
+const MAX_VALUES = 200_000;
+
 /** Booleans and merge keys as kubectl reads them. */
 const SCHEMA = CORE_SCHEMA.withTags(boolYaml11Tag, mergeTag);
 
@@ -30,7 +33,9 @@ export function readDocuments(text: string, source: string): Documents {
   const problems: Problem[] = [];
   for (const [index, document] of parse(text, source).entries()) {
     if (document === null || document === undefined) continue;
-    if (isObject(document) && document.kind === KIND) pools.push(document);
+    if (!isSmall(document, { left: MAX_VALUES }))
+      problems.push({ path: "", message: `document ${index + 1} holds too many values` });
+    else if (isObject(document) && document.kind === KIND) pools.push(document);
     else if (isObject(document) && document.kind === "Secret") readSecret(document, secrets, problems);
     else
       problems.push({
@@ -59,7 +64,6 @@ export function choosePool({ pools }: Documents, source: string, name?: string):
 
 function parse(text: string, source: string): unknown[] {
   try {
-    // Aliases may repeat a large value, but not without end.
     return loadAll(text, { schema: SCHEMA, filename: source, maxDepth: 100, maxAliases: 1000 });
   } catch (error) {
     if (!(error instanceof YAMLException)) throw error;
@@ -109,6 +113,11 @@ function bytesOf(value: string, field: "data" | "stringData"): Uint8Array | unde
   return /^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(compact)
     ? Buffer.from(compact, "base64")
     : undefined;
+}
+
+function isSmall(value: unknown, budget: { left: number }): boolean {
+  if (--budget.left < 0) return false;
+  return typeof value !== "object" || value === null || Object.values(value).every((inner) => isSmall(inner, budget));
 }
 
 function kindOf(document: unknown): string {

@@ -1,6 +1,9 @@
+import fc from "fast-check";
 import { expect, test } from "vitest";
 import { z } from "zod";
-import { LLMPool } from "./llmpool.ts";
+import { fromSchema } from "../../test/support/from-schema.ts";
+import { applyDefaults } from "./defaults.ts";
+import { LLMPool, LLMPoolSpec } from "./llmpool.ts";
 import { type Schema, structural } from "./structural.ts";
 
 const fields: { path: string; schema: Schema; isField: boolean }[] = [];
@@ -57,6 +60,17 @@ test("lists of named things are list-maps", () => {
     ["spec.variants", ["name"]],
     ["status.roles", ["name"]],
   ]);
+});
+
+test("zod takes what the CRD's schema takes, with the same defaults", () => {
+  const spec = structural(LLMPoolSpec);
+  fc.assert(
+    fc.property(fromSchema(spec), (value) => {
+      const filled = structuredClone(value);
+      applyDefaults(filled, spec);
+      expect(LLMPoolSpec.parse(value)).toEqual(filled);
+    }),
+  );
 });
 
 test.each([
