@@ -59,11 +59,11 @@ export function parseBody<T extends z.ZodType>(schema: T, bytes: Buffer): z.infe
 
 /**
  * For answers that are given before the body was read: what still comes is thrown away, so that the caller gets to read the answer and the
- * connection stays usable; a caller that goes on sending for 5 seconds is cut off.
+ * connection stays usable; a caller that goes on sending for `withinMs` is cut off.
  */
-export function discardBody(request: IncomingMessage, clock: Clock): void {
+export function discardBody(request: IncomingMessage, clock: Clock, withinMs: number): void {
   if (request.complete) return;
   request.resume();
-  const cancel = clock.after(5_000, () => request.socket.destroy());
+  const cancel = clock.after(withinMs, () => request.socket.destroy());
   request.once("close", cancel);
 }

@@ -4,6 +4,8 @@ export interface ServerLimits {
   bodyBytes: number;
   /** For such a body to arrive, and for an import to show progress. */
   bodyMs: number;
+  /** For the rest of a body that was refused unread, before its connection is cut. */
+  discardMs: number;
   /** For a request's headers to arrive, from the connection on. */
   headersMs: number;
   /** For a client to take what was written. */
@@ -18,6 +20,7 @@ export interface ServerLimits {
 export const DEFAULT_LIMITS: ServerLimits = {
   bodyBytes: 64 * 1024 * 1024,
   bodyMs: 30_000,
+  discardMs: 5_000,
   headersMs: 10_000,
   writeIdleMs: 30_000,
   keepAliveMs: 75_000,

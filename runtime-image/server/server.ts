@@ -44,11 +44,13 @@ export class InstanceServer implements AsyncDisposable {
   readonly #inference: Inference;
   readonly #sessions: SessionCalls;
   readonly #http: Server;
+  readonly #discardMs: number;
   #closing: Promise<void> | undefined;
 
   constructor(options: InstanceServerOptions) {
     const { clock, limits = DEFAULT_LIMITS } = options;
     this.#options = options;
+    this.#discardMs = limits.discardMs;
     this.#status = new InstanceStatus(options.id, clock);
     this.#slots = new Slots(options.sessions, limits.waiting, options.onRunning ?? (() => {}));
     this.#records = new UsageRecords(clock);
@@ -117,7 +119,7 @@ export class InstanceServer implements AsyncDisposable {
     const [path = "", query] = (request.url ?? "").split("?", 2);
     if (this.#status.state === "Draining") response.setHeader("connection", "close");
     await answering(response, () => this.#route(request, response, path, query));
-    discardBody(request, this.#options.clock);
+    discardBody(request, this.#options.clock, this.#discardMs);
   }
 
   async #route(
