@@ -4,7 +4,7 @@ import type { PoolPlan } from "../core/plan/types.ts";
 export function nextSteps(plan: PoolPlan, url: string, env: Readonly<Record<string, string | undefined>>): string[] {
   const role = plan.roles[0]?.name ?? plan.pool;
   const body = JSON.stringify({ model: role, messages: [{ role: "user", content: "Hello" }] });
-  const key = plan.router.auth.mode === "ApiKey" ? ' -H "authorization: Bearer $API_KEY"' : "";
+  const key = plan.router.auth.mode === "ApiKey" ? ' -H "authorization: Bearer $LLMPOOL_API_KEY"' : "";
   // npm sets this for whatever it runs.
   const llmpool = env.npm_lifecycle_event === undefined ? "llmpool" : "npm run llmpool --";
   return [

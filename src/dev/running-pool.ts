@@ -1,3 +1,4 @@
+import type { InstanceObject } from "../api/http.ts";
 import type { Endpoint } from "../core/endpoint.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Router } from "../router/server.ts";
@@ -66,14 +67,8 @@ export class RunningPool {
 
   #show(): void {
     const { supervisor, router, view } = this.#parts;
-    const endpoints = new Map(supervisor.list().map((one) => [one.id, one]));
-    const rows: InstanceRow[] = router.instances().map((instance) => {
-      const progress = endpoints.get(instance.id)?.progress;
-      endpoints.delete(instance.id);
-      return progress === undefined ? instance : { ...instance, progress };
-    });
-    // What the router has no use for any more still drains.
-    rows.push(...[...endpoints.values()].map(leavingRow));
+    const known = new Map(router.instances().map((instance) => [instance.id, instance]));
+    const rows = supervisor.list().map((endpoint) => rowOf(endpoint, known.get(endpoint.id)));
     const ready = rows.filter((row) => row.state === "Ready").length;
     view.show(`pool ${this.#definition.plan.pool}  ${router.url}  ${ready} of ${rows.length} ready`, rows);
     if (rows.length === 0 || ready < rows.length) return;
@@ -82,8 +77,23 @@ export class RunningPool {
   }
 }
 
-function leavingRow({ id, variant, state, restarts, device, message, pid }: Endpoint): InstanceRow {
-  const counts = { queued: 0, running: 0, sessions: 0, tokens_per_second: null, restarts };
-  const texts = { device: device ?? null, message: message ?? null };
-  return { object: "instance", id, variant, state, roles: [], ...counts, ...texts, ...(pid !== undefined && { pid }) };
+/** The supervisor knows the process, the router its load; of one that only drains the router knows nothing any more. */
+function rowOf(endpoint: Endpoint, known: InstanceObject | undefined): InstanceRow {
+  const { id, variant, state, restarts, pid, progress } = endpoint;
+  return {
+    object: "instance",
+    id,
+    variant,
+    state,
+    restarts,
+    roles: known?.roles ?? [],
+    queued: known?.queued ?? 0,
+    running: known?.running ?? 0,
+    sessions: known?.sessions ?? 0,
+    tokens_per_second: known?.tokens_per_second ?? endpoint.tokensPerSecond ?? null,
+    device: endpoint.device ?? null,
+    message: endpoint.message ?? null,
+    ...(pid !== undefined && { pid }),
+    ...(progress !== undefined && { progress }),
+  };
 }
