@@ -7,6 +7,8 @@ import { describe, expect, test } from "vitest";
 import { tempDir } from "../../../test/support/temp-dir.ts";
 import { loadPool } from "../../api/load.ts";
 import { planPool } from "../../core/plan/plan.ts";
+import { define } from "../../dev/definition.ts";
+import { makeAuthenticate } from "../../router/auth.ts";
 import { registerRender } from "./render.ts";
 import { registerValidate } from "./validate.ts";
 
@@ -55,6 +57,24 @@ describe("every example", () => {
     expect(code).toBe(0);
     expect(load(out)).toEqual(planPool(loadPool(text, { source: example }).pool));
   });
+});
+
+test("the keys that examples/budgets.yaml names are those of its Secret", () => {
+  const { plan, secrets } = define(readFileSync(join(EXAMPLES, "budgets.yaml"), "utf8"), {
+    source: "budgets.yaml",
+    env: {},
+    cwd: EXAMPLES,
+    secretDirs: new Map(),
+    volumes: new Map(),
+  });
+  const authenticate = makeAuthenticate(plan.router.auth, secrets);
+  expect(authenticate("Bearer alice-key").tenant).toBe("alice");
+  expect(authenticate("Bearer bob-key")).toMatchObject({
+    tenant: "bob",
+    roles: ["planner", "coder"],
+    budget: { tokens: 5000 },
+  });
+  expect(() => authenticate("Bearer x")).toThrow();
 });
 
 describe("validate", () => {
