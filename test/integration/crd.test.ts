@@ -123,9 +123,9 @@ describe.skipIf(!hasGo)("the CRD in Kubernetes' own validator (needs go on PATH)
         const rulesOf = (all: string[]) => all.filter((line) => texts.has(line.replace(/^.*?\|/, ""))).sort();
         const own = rulesOf(mine.problems.map((p) => `${p.path}|${p.message}`));
         expect({ shown, rules: own }).toEqual({
-            shown,
-            rules: rulesOf(theirs.problems.map((p) => `${p.field}|${p.detail}`)),
-          });
+          shown,
+          rules: rulesOf(theirs.problems.map((p) => `${p.field}|${p.detail}`)),
+        });
       }
       counts[mine.ok ? "accepted" : "refused"]++;
     }
