@@ -108,10 +108,11 @@ export class InstanceServer implements AsyncDisposable {
     this.abortAll();
     if (!this.#http.listening) return;
     const closed = new Promise<void>((resolve) => this.#http.close(() => resolve()));
-    this.#http.closeIdleConnections();
-    // A real timer that holds the process: it must not end before its answers have left.
+    // Node closes only what is idle right now, not what becomes idle when its answer has left. Real timers: they hold the process until then.
+    const idle = setInterval(() => this.#http.closeIdleConnections(), 20);
     const cut = setTimeout(() => this.#http.closeAllConnections(), FLUSH_MS);
     await closed;
+    clearInterval(idle);
     clearTimeout(cut);
   }
 
