@@ -7,7 +7,6 @@ import type { Clock } from "../lib/clock.ts";
 import { availableCpus } from "../lib/cpus.ts";
 import { defaultCacheDir } from "../models/cache-dir.ts";
 import { startRouter } from "../router/server.ts";
-import { openEmbeddedStore } from "../store/embedded/open.ts";
 import { makeSupervisor } from "../supervisor/start.ts";
 import { type Definition, define } from "./definition.ts";
 import { devLogger } from "./dev-logger.ts";
@@ -16,6 +15,7 @@ import { nextSteps } from "./hints.ts";
 import { liveView } from "./live-view.ts";
 import { LocalModels } from "./local-models.ts";
 import { type LocalPlaces, localSpecs } from "./local-specs.ts";
+import { openStore } from "./open-store.ts";
 import { plainView } from "./plain-view.ts";
 import { claimStateDir } from "./run-file.ts";
 import { RunningPool } from "./running-pool.ts";
@@ -72,14 +72,7 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
     models.fetch(wanted, { signal, onProgress: (progress) => view.download(progress) });
   await fetchModels(definition, io.signal);
 
-  const { store: kept, sessionTTLSeconds } = plan.router;
-  const ephemeral = kept.kind === "embedded" && kept.ephemeral;
-  const store = await openEmbeddedStore({
-    ...(ephemeral ? { ephemeral } : { dir: join(home, "router") }),
-    clock,
-    log,
-    sessionTTLSeconds,
-  });
+  const store = openStore(plan.router, join(home, "router"), clock, log);
   stack.defer(() => store.close());
   const supervisor = makeSupervisor({ clock, log, env: io.env, cpus: availableCpus() });
   stack.defer(() => supervisor.close(0));

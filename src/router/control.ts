@@ -125,9 +125,6 @@ function episodes(app: Express, deps: ControlDeps, guard: Guard): void {
       guard("inference", async (req, res, { tenant }) => {
         const asked = await bodyOf(EpisodeCreate, req, plan());
         const { id, metadata } = asked;
-        const known = id === undefined ? undefined : await store.episode(tenant, id);
-        if (known?.state === "ended") throw endedError(known);
-        if (known) throw new LLMPoolError("invalid_request", `episode "${id}" exists already`, { param: "id" });
         const episode = await store.startEpisode(tenant, {
           settings: episodeSettings(plan(), asked),
           ...(id === undefined ? {} : { id }),

@@ -135,6 +135,7 @@ export class Inference {
       call.answer.served.role = identity.role.name;
     }
     const request = withSystemPrompt(parsed, identity.role);
+    if (identity.sessionId !== undefined) call.answer.served.session = identity.sessionId;
     const session = await this.#session(caller, identity);
     const instance = seats.choose(identity, session?.bound);
     const binding = session && { ...session.binding, instance: instance.id };

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { EpisodeObject, InstanceObject, List, SessionObject } from "../../src/api/http.ts";
 import type { StateStore } from "../../src/core/store.ts";
@@ -30,7 +31,14 @@ async function startRig(spec: object, count = 2): Promise<Rig> {
   const clock = new FakeClock();
   const instances = await Promise.all(Array.from({ length: count }, (_, i) => FakeInstance.start(String(i))));
   const source = new FakeSource(instances.map((i) => i.endpoint()));
-  const store = await openEmbeddedStore({ ephemeral: true, clock, log: silentLogger, sessionTTLSeconds: 7200 });
+  const store = openEmbeddedStore({
+    home: { ephemeral: true },
+    clock,
+    bootClock: { bootId: "boot", now: clock.now },
+    random: randomBytes,
+    log: silentLogger,
+    sessionTTLSeconds: 7200,
+  });
   const lines: string[] = [];
   const router = await startRouter({
     plan: poolPlan({ instances: count, ...spec }),
@@ -421,6 +429,7 @@ describe("episodes and budgets", () => {
     const created = await rig.post("/v1/episodes", {
       id: "e1",
       timeout_s: 100,
+      extend_s: 10,
       budget_tokens: 500,
       metadata: { who: "me" },
     });

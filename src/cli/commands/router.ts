@@ -3,13 +3,13 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
 import { define } from "../../dev/definition.ts";
+import { openStore } from "../../dev/open-store.ts";
 import { watchFile } from "../../dev/watch-file.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { messageOf } from "../../lib/errors.ts";
 import { makeLogger } from "../../lib/logger.ts";
 import { type Address, ProbedEndpoints } from "../../router/probed-endpoints.ts";
 import { startRouter } from "../../router/server.ts";
-import { openEmbeddedStore } from "../../store/embedded/open.ts";
 import { nameAndDir, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 
@@ -59,14 +59,7 @@ async function run(flags: RouterFlags, io: CliIo): Promise<void> {
   const { plan, secrets } = define(text, options);
 
   await using stack = new AsyncDisposableStack();
-  const store = await openEmbeddedStore({
-    ...(plan.router.store.kind === "embedded" && plan.router.store.ephemeral
-      ? { ephemeral: true }
-      : { dir: at(flags.state) }),
-    clock,
-    log,
-    sessionTTLSeconds: plan.router.sessionTTLSeconds,
-  });
+  const store = openStore(plan.router, at(flags.state), clock, log);
   stack.defer(() => store.close());
   const source = stack.use(new ProbedEndpoints(clock));
   const endpointsText = await readFile(at(flags.endpoints), "utf8");
