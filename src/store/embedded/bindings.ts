@@ -1,0 +1,129 @@
+import type { Binding } from "../../core/store.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { Commits } from "./commits.ts";
+import type { Journal } from "./journal.ts";
+import { type BindingRecord, newRow } from "./records.ts";
+
+/** Sessions that are remembered. Above it the one that was used least recently is forgotten early. */
+const MOST_BINDINGS = 100_000;
+/** How far behind the tables may be with the last use of a session, in milliseconds: a turn of a known session writes nothing. */
+const USE_STEP_MS = 60_000;
+/** Least time between two looks for sessions that are over, in milliseconds. */
+const SWEEP_MS = 1_000;
+
+export interface BindingsDeps {
+  clock: Clock;
+  journal: Journal;
+  commits: Commits;
+  /** A session that is not used for so long is forgotten. */
+  ttlMs: number;
+  nextRow: number;
+}
+
+/** Which session lives where, least recently used first. */
+export class Bindings {
+  readonly #deps: BindingsDeps;
+  readonly #byKey = new Map<string, BindingRecord>();
+  #nextRow: number;
+  #sweeping = false;
+  #cancelSweep: () => void = () => {};
+
+  constructor(deps: BindingsDeps) {
+    this.#deps = deps;
+    this.#nextRow = deps.nextRow;
+  }
+
+  get size(): number {
+    return this.#byKey.size;
+  }
+
+  find(tenant: string, key: string): BindingRecord | undefined {
+    const record = this.#byKey.get(key);
+    return record?.value.tenant === tenant && !this.#isOver(record) ? record : undefined;
+  }
+
+  all(): BindingRecord[] {
+    return [...this.#byKey.values()].filter((record) => !this.#isOver(record));
+  }
+
+  /**
+   * Binds or moves a session, or just notes its use. `durable`: there is something to wait for; `undo` puts it back to what it was.
+   */
+  bind(session: Omit<Binding, "lastUsedAt">): { durable: boolean; undo: () => void } {
+    const { clock, journal, commits } = this.#deps;
+    const value: Binding = { ...session, lastUsedAt: clock.wall() };
+    const known = this.#byKey.get(session.key);
+    if (!known) {
+      const record: BindingRecord = { ...newRow(this.#nextRow++), value, usedAt: clock.now(), storedUse: 0 };
+      if (this.#byKey.size >= MOST_BINDINGS) this.#dropFirst();
+      this.restore(record);
+      journal.bindings.mark(record);
+      return { durable: true, undo: () => this.#drop(record) };
+    }
+    const before = known.value;
+    known.value = value;
+    known.usedAt = clock.now();
+    this.#byKey.delete(session.key);
+    this.#byKey.set(session.key, known);
+    const durable = before.instance !== value.instance || before.episodeId !== value.episodeId;
+    if (durable || value.lastUsedAt - known.storedUse > USE_STEP_MS) {
+      journal.bindings.mark(known);
+      commits.soon();
+    }
+    return {
+      durable,
+      undo: () => {
+        known.value = before;
+      },
+    };
+  }
+
+  /** Takes in one that the tables had; the least recently used first. */
+  restore(record: BindingRecord): void {
+    this.#byKey.set(record.value.key, record);
+    this.#sweepLater();
+  }
+
+  drop(tenant: string, key: string): boolean {
+    const record = this.find(tenant, key);
+    if (record) this.#drop(record);
+    return record !== undefined;
+  }
+
+  close(): void {
+    this.#cancelSweep();
+  }
+
+  #isOver({ usedAt }: BindingRecord): boolean {
+    return this.#deps.clock.now() - usedAt >= this.#deps.ttlMs;
+  }
+
+  #drop(record: BindingRecord): void {
+    if (this.#byKey.get(record.value.key) === record) this.#byKey.delete(record.value.key);
+    record.gone = true;
+    this.#deps.journal.bindings.mark(record);
+    this.#deps.commits.soon();
+  }
+
+  #dropFirst(): void {
+    const [first] = this.#byKey.values();
+    if (first) this.#drop(first);
+  }
+
+  #sweepLater(): void {
+    const [first] = this.#byKey.values();
+    if (this.#sweeping || !first) return;
+    this.#sweeping = true;
+    const { clock, ttlMs } = this.#deps;
+    this.#cancelSweep = clock.after(Math.max(SWEEP_MS, first.usedAt + ttlMs - clock.now()), () => this.#sweep());
+  }
+
+  #sweep(): void {
+    this.#sweeping = false;
+    for (const record of this.#byKey.values()) {
+      if (!this.#isOver(record)) break;
+      this.#drop(record);
+    }
+    this.#sweepLater();
+  }
+}

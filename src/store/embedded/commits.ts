@@ -1,0 +1,144 @@
+import type { Episode, EpisodeEvent } from "../../core/store.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { LLMPoolError, messageOf } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/logger.ts";
+import type { Journal } from "./journal.ts";
+import type { EpisodeRecord } from "./records.ts";
+
+/** How long after a failed commit the next one is tried when no request asks for one before, in milliseconds. */
+const RETRY_MS = 1_000;
+
+type Listener = (episode: Episode, event: EpisodeEvent) => void;
+
+interface Batch {
+  done: Promise<void>;
+  resolve: () => void;
+  reject: (error: LLMPoolError) => void;
+  undo: (() => void)[];
+}
+
+/**
+ * Group commit: all that happens in one turn of the event loop is one transaction at its end, and everyone who took part waits for that.
+ * When it fails, what must not happen unless it is durable (admissions, starts) is undone, and all who took part are refused; the rest
+ * (tokens that were used, ends) stays true in memory and is written as soon as the disk allows. Events are told after the transaction.
+ */
+export class Commits {
+  readonly #journal: Journal;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #listeners = new Set<Listener>();
+  #batch: Batch | undefined;
+  #outbox: { record: EpisodeRecord; episode: Episode; event: EpisodeEvent }[] = [];
+  #immediate: NodeJS.Immediate | undefined;
+  #cancelRetry: () => void = () => {};
+  #failing = false;
+  #closed = false;
+
+  constructor(journal: Journal, clock: Clock, log: Logger) {
+    this.#journal = journal;
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** Takes part in this turn's transaction. Resolves when it is durable; rejects with `store_unavailable` after calling `undo`. */
+  join(undo?: () => void): Promise<void> {
+    const batch = this.#open();
+    if (undo) batch.undo.push(undo);
+    return batch.done;
+  }
+
+  /** Sees to it that what was marked is written at the end of this turn. */
+  soon(): void {
+    this.#open();
+  }
+
+  /** Resolves when nothing that was done before waits to be written; also when that failed. */
+  async settled(): Promise<void> {
+    await this.#batch?.done.catch(() => {});
+  }
+
+  /** Rejects when something that was done before is not durable yet and cannot be made so. */
+  async durable(): Promise<void> {
+    if (this.#batch || this.#journal.isDirty) await this.join();
+  }
+
+  emit(record: EpisodeRecord, episode: Episode, event: EpisodeEvent): void {
+    this.#journal.addEvent(record, event);
+    this.#outbox.push({ record, episode, event });
+    this.soon();
+  }
+
+  listen(listener: Listener): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Writes what waits, then takes no more. */
+  close(): void {
+    if (this.#closed) return;
+    if (this.#batch || this.#journal.isDirty) this.#flush();
+    this.#closed = true;
+    clearImmediate(this.#immediate);
+    this.#cancelRetry();
+    this.#listeners.clear();
+  }
+
+  #open(): Batch {
+    if (this.#closed) throw closedError();
+    if (!this.#batch) {
+      const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+      done.catch(() => {}); // nobody has to wait
+      this.#batch = { done, resolve, reject, undo: [] };
+      this.#immediate = setImmediate(() => this.#flush());
+    }
+    return this.#batch;
+  }
+
+  #flush(): void {
+    clearImmediate(this.#immediate);
+    const batch = this.#batch;
+    this.#batch = undefined;
+    let failure: LLMPoolError | undefined;
+    try {
+      this.#journal.commit();
+      if (this.#failing) this.#log.info("the state directory can be written again");
+      this.#failing = false;
+    } catch (error) {
+      failure = this.#failed(error);
+      for (const undo of batch?.undo.reverse() ?? []) undo();
+    }
+    const outbox = this.#outbox;
+    this.#outbox = [];
+    for (const { record, episode, event } of outbox)
+      if (!record.gone || event.kind === "ended") this.#tell(episode, event);
+    if (failure) batch?.reject(failure);
+    else batch?.resolve();
+  }
+
+  #failed(error: unknown): LLMPoolError {
+    if (!this.#failing) this.#log.error("the state directory cannot be written", { err: messageOf(error) });
+    this.#failing = true;
+    this.#cancelRetry();
+    this.#cancelRetry = this.#clock.after(RETRY_MS, () => {
+      if (!this.#closed && this.#journal.isDirty) this.soon();
+    });
+    return new LLMPoolError("store_unavailable", `the state directory cannot be written: ${messageOf(error)}`, {
+      cause: error,
+      retryAfterSeconds: RETRY_MS / 1000,
+    });
+  }
+
+  #tell(episode: Episode, event: EpisodeEvent): void {
+    for (const listener of this.#listeners) {
+      try {
+        listener(episode, event);
+      } catch (error) {
+        this.#log.error("a listener of episode events failed", { err: messageOf(error) });
+      }
+    }
+  }
+}
+
+export function closedError(): LLMPoolError {
+  return new LLMPoolError("store_unavailable", "the store is closed");
+}

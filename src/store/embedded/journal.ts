@@ -1,0 +1,151 @@
+import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
+import type { EpisodeEvent } from "../../core/store.ts";
+import type { Stamp } from "./boot-clock.ts";
+import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord } from "./records.ts";
+import { Table } from "./table.ts";
+
+/** Events kept per episode: the latest. */
+export const EVENTS_KEPT = 256;
+/** Events that may wait for a disk that cannot be written; the oldest go first. */
+const EVENTS_WAITING = 10_000;
+
+/** Now, on all clocks: `ms` is the process's own scale. */
+export interface Moment extends Stamp {
+  ms: number;
+}
+
+/**
+ * Brings the tables up to what memory holds, one transaction a call. It writes the state of changed records, not the changes: what was
+ * admitted and settled between two commits costs nothing. An append-only audit of every admit, settle, denial, extension, expiry and move
+ * belongs in `commit`, into the same transaction.
+ */
+export class Journal {
+  readonly episodes: Table<EpisodeRecord>;
+  readonly buckets: Table<BucketRecord>;
+  readonly reservations: Table<ReservationRecord>;
+  readonly bindings: Table<BindingRecord>;
+  readonly #db: DatabaseSync;
+  readonly #now: () => Moment;
+  readonly #bootRow: number;
+  #moment: Moment;
+  #events: { episode: EpisodeRecord; event: EpisodeEvent }[] = [];
+  #forgotten: number[] = [];
+  readonly #sql: Record<"begin" | "commit" | "rollback" | "addEvent" | "dropEvents" | "readEvents", StatementSync>;
+
+  /** `now` is asked once a commit. */
+  constructor(db: DatabaseSync, now: () => Moment) {
+    this.#db = db;
+    this.#now = now;
+    this.#moment = now();
+    this.#bootRow = bootRow(db, this.#moment.bootId);
+    this.episodes = new Table(db, "episodes", 18, (record) => this.#episodeValues(record));
+    this.buckets = new Table(db, "buckets", 7, bucketValues);
+    this.reservations = new Table(db, "reservations", 7, reservationValues);
+    this.bindings = new Table(db, "bindings", 7, bindingValues);
+    this.#sql = {
+      begin: db.prepare("BEGIN IMMEDIATE"),
+      commit: db.prepare("COMMIT"),
+      rollback: db.prepare("ROLLBACK"),
+      addEvent: db.prepare("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?)"),
+      dropEvents: db.prepare("DELETE FROM events WHERE episode = ?"),
+      readEvents: db.prepare("SELECT seq, kind, at, data FROM events WHERE episode = ? AND seq > ? ORDER BY seq"),
+    };
+  }
+
+  get isDirty(): boolean {
+    return this.#tables.some((table) => table.isDirty) || this.#events.length > 0 || this.#forgotten.length > 0;
+  }
+
+  addEvent(episode: EpisodeRecord, event: EpisodeEvent): void {
+    this.#events.push({ episode, event });
+    if (this.#events.length > EVENTS_WAITING) this.#events.shift();
+  }
+
+  /** What the tables have, so without the events of this turn. */
+  events(episode: EpisodeRecord, after: number): EpisodeEvent[] {
+    return this.#sql.readEvents.all(episode.row, after).map((row) => ({
+      seq: Number(row.seq),
+      kind: String(row.kind) as EpisodeEvent["kind"],
+      at: Number(row.at),
+      data: JSON.parse(String(row.data)) as EpisodeEvent["data"],
+    }));
+  }
+
+  forgetEpisode(episode: EpisodeRecord): void {
+    episode.gone = true;
+    this.episodes.mark(episode);
+    this.#forgotten.push(episode.row);
+  }
+
+  /** Throws what SQLite throws; everything stays to be written by the next call. */
+  commit(): void {
+    this.#moment = this.#now();
+    this.#sql.begin.run();
+    try {
+      for (const table of this.#tables) table.write();
+      for (const { episode, event } of this.#events) {
+        if (episode.gone) continue;
+        const { seq, kind, at, data } = event;
+        this.#sql.addEvent.run(episode.row, seq % EVENTS_KEPT, seq, kind, at, JSON.stringify(data));
+      }
+      for (const row of this.#forgotten) this.#sql.dropEvents.run(row);
+      this.#sql.commit.run();
+    } catch (error) {
+      // Some errors (a full disk) have rolled back by themselves.
+      if (this.#db.isTransaction) this.#sql.rollback.run();
+      for (const table of this.#tables) table.prune();
+      throw error;
+    }
+    for (const table of this.#tables) table.written();
+    this.#events = [];
+    this.#forgotten = [];
+  }
+
+  close(): void {
+    this.#db.close();
+  }
+
+  get #tables() {
+    return [this.episodes, this.buckets, this.reservations, this.bindings] as const;
+  }
+
+  #episodeValues({
+    tenant,
+    id,
+    settings,
+    metadata,
+    startedWall,
+    life,
+    lastProgress,
+    seq,
+  }: EpisodeRecord): SQLInputValue[] {
+    const { ms, bootMs, wallMs } = this.#moment;
+    const { startedAt, deadline, activeAt, extensions, ended } = life;
+    return [
+      ...[tenant, id, JSON.stringify(settings), JSON.stringify(metadata), startedWall],
+      ...[startedAt, deadline, activeAt, extensions, ended?.reason ?? null, ended?.at ?? null],
+      ...[lastProgress.event, lastProgress.at, seq, ms, this.#bootRow, bootMs, wallMs],
+    ];
+  }
+}
+
+function bucketValues({ scope, tenant, id, episodeRow, windowSeconds, window, spent }: BucketRecord): SQLInputValue[] {
+  return [scope, tenant, id, episodeRow, windowSeconds, window, spent];
+}
+
+function reservationValues(record: ReservationRecord): SQLInputValue[] {
+  const { requestId, tenant, instance, tokens, charges, episode, at } = record;
+  const encoded = charges.map(({ bucket, window }) => `${bucket.row}:${window}`).join();
+  return [requestId, tenant, instance, tokens, encoded, episode?.row ?? null, at];
+}
+
+function bindingValues(record: BindingRecord): SQLInputValue[] {
+  const { key, tenant, id, role, instance, episodeId, lastUsedAt } = record.value;
+  record.storedUse = lastUsedAt;
+  return [key, tenant, id, role, instance, episodeId ?? null, lastUsedAt];
+}
+
+function bootRow(db: DatabaseSync, bootId: string): number {
+  db.prepare("INSERT OR IGNORE INTO boots (boot_id) VALUES (?)").run(bootId);
+  return Number(db.prepare("SELECT row FROM boots WHERE boot_id = ?").get(bootId)?.row);
+}

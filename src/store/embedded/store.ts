@@ -1,0 +1,332 @@
+import type { Usage } from "../../api/backend.ts";
+import type { EndReason, ProgressEvent } from "../../api/http.ts";
+import { reserve } from "../../core/budget.ts";
+import { touch } from "../../core/episode.ts";
+import type {
+  Admission,
+  AdmitRequest,
+  Binding,
+  BudgetClaim,
+  BudgetView,
+  Episode,
+  EpisodeEvent,
+  EpisodeStart,
+  Reservation,
+  StateStore,
+} from "../../core/store.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { LLMPoolError } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/logger.ts";
+import type { Bindings } from "./bindings.ts";
+import { type Commits, closedError } from "./commits.ts";
+import type { Episodes } from "./episodes.ts";
+import type { Journal } from "./journal.ts";
+import type { BucketLimit, Ledger } from "./ledger.ts";
+import type { EpisodeRecord, ReservationRecord } from "./records.ts";
+
+export interface Parts {
+  clock: Clock;
+  /** `bytes` random bytes. */
+  random: (bytes: number) => Uint8Array;
+  log: Logger;
+  journal: Journal;
+  commits: Commits;
+  ledger: Ledger;
+  episodes: Episodes;
+  bindings: Bindings;
+  /** Called at the end of `close`. */
+  unlock: () => void;
+}
+
+export interface StoreStats {
+  openReservations: number;
+  bindings: number;
+  /** Settlements of more than was reserved since the start: each is an instance that broke its hard limit. */
+  overruns: number;
+}
+
+/**
+ * The StateStore of one router. Each method decides and changes memory in one go, without waiting, and then waits for the group commit;
+ * so no two calls ever see each other half done. A denial, and whatever changes nothing durable, waits for nothing. After a rejection
+ * with `store_unavailable` an admission, a start or a move has not happened; a settlement, progress or end has, and is written later.
+ */
+export class EmbeddedStore implements StateStore {
+  readonly #parts: Parts;
+  #overruns = 0;
+  #closed = false;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  get stats(): StoreStats {
+    const { ledger, bindings } = this.#parts;
+    return { openReservations: ledger.openCount, bindings: bindings.size, overruns: this.#overruns };
+  }
+
+  async admit(request: AdmitRequest): Promise<Admission> {
+    this.#mustBeOpen();
+    checkAdmit(request);
+    const { clock, ledger, episodes, bindings, commits } = this.#parts;
+    const { requestId, tenant, instance, session, claims } = request;
+    const known = ledger.find(requestId);
+    if (known) return this.#admitAgain(known, request);
+
+    const wall = clock.wall();
+    const start = request.episode;
+    const found = start && episodes.find(tenant, start.id);
+    if (found?.life.ended) return { ok: false, code: "episode_ended", episode: episodes.view(found) };
+    const episode = found ?? (start && episodes.make(tenant, start.id, start.settings, start.metadata ?? {}));
+    const limits = this.#limits(claims, tenant, episode);
+    const reserved = reserve(limits, request, wall);
+    if (!reserved.ok) return { ok: false, code: "budget_exhausted", budget: ledger.view(reserved.limit, wall) };
+
+    const { tokens } = reserved;
+    const undo: (() => void)[] = [];
+    if (limits.length > 0) {
+      const reservation = ledger.hold(limits, { requestId, tenant, instance, tokens, episode, at: wall });
+      undo.push(() => {
+        if (ledger.find(requestId) === reservation) this.#release(reservation, null);
+      });
+    }
+    if (episode) {
+      if (!found) undo.push(episodes.add(episode).undo);
+      episodes.admitted(episode);
+    }
+    const bound = session && bindings.bind(session);
+    if (bound?.durable) undo.push(bound.undo);
+    const admission: Admission = {
+      ok: true,
+      reserved: tokens,
+      budgets: this.#views(limits),
+      ...(episode && { episode: episodes.view(episode) }),
+    };
+    if (undo.length > 0) await commits.join(() => undo.reverse().forEach((step) => void step()));
+    return admission;
+  }
+
+  async settle(requestId: string, usage: Usage | null): Promise<void> {
+    this.#mustBeOpen();
+    const { ledger, episodes, commits, clock, log } = this.#parts;
+    const reservation = ledger.find(requestId);
+    if (!reservation) return commits.durable();
+    const { episode, recovered, tokens, instance } = reservation;
+    const isLive = episode !== undefined && !recovered && episodes.isActive(episode);
+    if (isLive) touch(episode.life, clock.now());
+    const { used, overrun } = this.#release(reservation, usage);
+    if (overrun) {
+      this.#overruns++;
+      log.error("an instance used more than was reserved", { request: requestId, instance, reserved: tokens, used });
+    }
+    if (isLive && usage && usage.completionTokens > 0) episodes.progress(episode, "llm_response", { tokens: used });
+    await commits.join();
+  }
+
+  async openReservations(): Promise<Reservation[]> {
+    await this.#settled();
+    return this.#parts.ledger.open().map(({ requestId, tenant, instance, tokens, episode, at }) => ({
+      ...{ requestId, tenant, instance, tokens, at },
+      ...(episode && { episodeId: episode.id }),
+    }));
+  }
+
+  async startEpisode(tenant: string, { id, settings, metadata }: EpisodeStart): Promise<Episode> {
+    this.#mustBeOpen();
+    const { episodes, random, commits } = this.#parts;
+    const known = id === undefined ? undefined : episodes.find(tenant, id);
+    if (known?.life.ended) throw endedError(known);
+    if (known) throw new LLMPoolError("invalid_request", `episode "${id}" exists already`, { param: "id" });
+    const name = id ?? `ep_${Buffer.from(random(16)).toString("hex")}`;
+    const record = episodes.make(tenant, name, settings, metadata ?? {});
+    const added = episodes.add(record);
+    const view = episodes.view(record);
+    await commits.join(added.undo);
+    return view;
+  }
+
+  async episode(tenant: string, id: string): Promise<Episode | undefined> {
+    await this.#settled();
+    const { episodes } = this.#parts;
+    const record = episodes.find(tenant, id);
+    return record && episodes.view(record);
+  }
+
+  async episodes(tenant: string): Promise<Episode[]> {
+    await this.#settled();
+    const { episodes } = this.#parts;
+    return episodes.of(tenant).map((record) => episodes.view(record));
+  }
+
+  async activeEpisodes(): Promise<Episode[]> {
+    await this.#settled();
+    const { episodes } = this.#parts;
+    return episodes.active().map((record) => episodes.view(record));
+  }
+
+  async progress(tenant: string, id: string, event: ProgressEvent, detail?: string): Promise<Episode> {
+    this.#mustBeOpen();
+    const { episodes, commits } = this.#parts;
+    const record = this.#mustFind(tenant, id);
+    if (record.life.ended) throw endedError(record);
+    episodes.progress(record, event, detail === undefined ? {} : { detail });
+    const view = episodes.view(record);
+    await commits.join();
+    return view;
+  }
+
+  async endEpisode(tenant: string, id: string, reason: EndReason): Promise<Episode> {
+    this.#mustBeOpen();
+    const { episodes, commits } = this.#parts;
+    const record = this.#mustFind(tenant, id);
+    episodes.end(record, reason);
+    const view = episodes.view(record);
+    await commits.durable();
+    return view;
+  }
+
+  async episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]> {
+    await this.#settled();
+    const { episodes, journal } = this.#parts;
+    const record = episodes.find(tenant, id);
+    return record ? journal.events(record, after) : [];
+  }
+
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
+    return this.#parts.commits.listen(listener);
+  }
+
+  async binding(tenant: string, sessionKey: string): Promise<Binding | undefined> {
+    this.#mustBeOpen();
+    return this.#parts.bindings.find(tenant, sessionKey)?.value;
+  }
+
+  async bindings(tenant: string): Promise<Binding[]> {
+    await this.#settled();
+    const all = this.#parts.bindings.all().map((record) => record.value);
+    return all.filter((binding) => binding.tenant === tenant);
+  }
+
+  async rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
+    this.#mustBeOpen();
+    const { ledger, bindings, commits } = this.#parts;
+    const reservation = ledger.find(requestId);
+    if (reservation) this.#moveTo(reservation, instance);
+    const bound = session && bindings.bind({ ...session, instance });
+    if (reservation || bound) await commits.join(bound?.undo);
+  }
+
+  async sessionCounts(): Promise<Map<string, number>> {
+    this.#mustBeOpen();
+    const counts = new Map<string, number>();
+    for (const { value } of this.#parts.bindings.all()) {
+      counts.set(value.instance, (counts.get(value.instance) ?? 0) + 1);
+    }
+    return counts;
+  }
+
+  async dropBinding(tenant: string, sessionKey: string): Promise<boolean> {
+    this.#mustBeOpen();
+    const { bindings, commits } = this.#parts;
+    const dropped = bindings.drop(tenant, sessionKey);
+    await commits.durable();
+    return dropped;
+  }
+
+  async budget(claim: BudgetClaim, tenant: string): Promise<BudgetView> {
+    await this.#settled();
+    const { ledger, episodes, clock } = this.#parts;
+    const { scope, id, limit, episodeId } = claim;
+    const episode = episodeId === undefined ? undefined : episodes.find(tenant, episodeId);
+    if (episodeId !== undefined && !episode) return { scope, id, limit, spent: 0, reserved: 0 };
+    return ledger.view(ledger.limitOf(claim, tenant, episode), clock.wall());
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const { episodes, bindings, commits, journal, unlock } = this.#parts;
+    episodes.close();
+    bindings.close();
+    commits.close();
+    journal.close();
+    unlock();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #admitAgain(reservation: ReservationRecord, { tenant, instance, claims }: AdmitRequest): Promise<Admission> {
+    if (reservation.tenant !== tenant) {
+      throw new LLMPoolError("invalid_request", "this request id is in use", { param: "x-request-id" });
+    }
+    const { commits, episodes } = this.#parts;
+    const { episode, tokens } = reservation;
+    if (reservation.instance !== instance) this.#moveTo(reservation, instance);
+    await commits.durable();
+    return {
+      ok: true,
+      reserved: tokens,
+      budgets: this.#views(this.#limits(claims, tenant, episode)),
+      ...(episode && { episode: episodes.view(episode) }),
+    };
+  }
+
+  /** All limits that apply: the episode's own first. */
+  #limits(claims: readonly BudgetClaim[], tenant: string, episode: EpisodeRecord | undefined): BucketLimit[] {
+    const limits = claims.map((claim) => this.#parts.ledger.limitOf(claim, tenant, episode));
+    if (episode) limits.unshift({ bucket: episode.bucket, limit: episode.settings.budgetTokens });
+    return limits;
+  }
+
+  #views(limits: readonly BucketLimit[]): BudgetView[] {
+    const { ledger, clock } = this.#parts;
+    return limits.filter(({ limit }) => limit > 0).map((limit) => ledger.view(limit, clock.wall()));
+  }
+
+  #moveTo(reservation: ReservationRecord, instance: string): void {
+    reservation.instance = instance;
+    this.#parts.journal.reservations.mark(reservation);
+  }
+
+  #release(reservation: ReservationRecord, usage: Usage | null): { used: number; overrun: boolean } {
+    if (reservation.episode && !reservation.recovered) this.#parts.episodes.released(reservation.episode);
+    return this.#parts.ledger.settle(reservation, usage);
+  }
+
+  #mustFind(tenant: string, id: string): EpisodeRecord {
+    const record = this.#parts.episodes.find(tenant, id);
+    if (!record) throw new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
+    return record;
+  }
+
+  #mustBeOpen(): void {
+    if (this.#closed) throw closedError();
+  }
+
+  async #settled(): Promise<void> {
+    this.#mustBeOpen();
+    await this.#parts.commits.settled();
+    this.#mustBeOpen();
+  }
+}
+
+function endedError(record: EpisodeRecord): LLMPoolError {
+  const reason = record.life.ended?.reason;
+  return new LLMPoolError("episode_ended", `episode "${record.id}" has ended (${reason})`, { param: "id" });
+}
+
+/** Sizes that are no counts would poison every sum that they enter. */
+function checkAdmit({ worstCase, minimum, claims }: AdmitRequest): void {
+  const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
+  if (!isCount(worstCase)) throw invalid("worstCase", worstCase);
+  if (!isCount(minimum)) throw invalid("minimum", minimum);
+  for (const { scope, limit, windowSeconds } of claims) {
+    if (!isCount(limit)) throw invalid(`the ${scope} limit`, limit);
+    if (windowSeconds !== undefined && !(windowSeconds > 0)) throw invalid(`the ${scope} window`, windowSeconds);
+  }
+}
+
+function invalid(what: string, value: number): LLMPoolError {
+  return new LLMPoolError("invalid_request", `${what} must be a whole number above 0, not ${value}`);
+}
