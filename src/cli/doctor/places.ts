@@ -1,0 +1,52 @@
+import { constants } from "node:fs";
+import { access, statfs } from "node:fs/promises";
+import { createServer } from "node:net";
+import { dirname } from "node:path";
+import { messageOf } from "../../lib/errors.ts";
+import { type Finding, fail, info, ok, warn } from "./finding.ts";
+
+const GIB = 2 ** 30;
+
+export async function checkCache(dir: string): Promise<Finding> {
+  // It is made when the first model comes; until then the folder above it decides.
+  const there = await nearest(dir);
+  try {
+    await access(there, constants.W_OK | constants.X_OK);
+    const { bavail, bsize } = await statfs(there);
+    const free = `${((bavail * bsize) / GIB).toFixed(1)} GiB free`;
+    if (bavail * bsize >= GIB) return ok("model cache", `${dir}, ${free}`);
+    return warn("model cache", `${dir}, ${free}`, "free space, or set LLMPOOL_CACHE to another disk");
+  } catch (error) {
+    return fail(
+      "model cache",
+      `${dir} cannot be written (${messageOf(error)})`,
+      "set LLMPOOL_CACHE to a folder of yours",
+    );
+  }
+}
+
+/** `running` is the process id of a pool of ours, if one runs here. */
+export async function checkPort(port: number, running: number | undefined): Promise<Finding> {
+  const failure = await tryListen(port);
+  if (failure === undefined) return ok("port", `${port} is free`);
+  if (running !== undefined) return info("port", `${port} is taken; llmpool dev runs here (process ${running})`);
+  return warn("port", `${port} cannot be used: ${failure}`, "give another: llmpool dev --port 8081");
+}
+
+async function nearest(dir: string): Promise<string> {
+  for (let at = dir; ; at = dirname(at)) {
+    const there = await access(at).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => error.code !== "ENOENT",
+    );
+    if (there || at === dirname(at)) return at;
+  }
+}
+
+function tryListen(port: number): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", (error) => resolve(messageOf(error)));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(undefined)));
+  });
+}

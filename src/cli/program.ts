@@ -1,0 +1,81 @@
+import { inspect } from "node:util";
+import { Command, CommanderError } from "commander";
+import { messageOf } from "../lib/errors.ts";
+import type { CliIo } from "./io.ts";
+import { UsageError } from "./usage-error.ts";
+
+type Register = (program: Command, io: CliIo) => void;
+
+/** Every command: what `llmpool --help` says of it, and where it lives. Its module is loaded only when it is called. */
+export const COMMANDS: Record<string, { description: string; load: () => Promise<Register> }> = {
+  dev: {
+    description: "run a pool on this machine, and follow edits of its file",
+    load: async () => (await import("./commands/dev.ts")).registerDev,
+  },
+  validate: {
+    description: "check LLMPool files as a cluster would: every problem, with its field and cure",
+    load: async () => (await import("./commands/validate.ts")).registerValidate,
+  },
+  render: {
+    description: "print the plan of a pool: its instances, ids, ports, roles and router settings",
+    load: async () => (await import("./commands/render.ts")).registerRender,
+  },
+  status: {
+    description: "show a running pool: its instances and roles",
+    load: async () => (await import("./commands/status.ts")).registerStatus,
+  },
+  chat: {
+    description: "talk to a role of a running pool",
+    load: async () => (await import("./commands/chat.ts")).registerChat,
+  },
+  episodes: {
+    description: "list, show, follow and end the episodes of a running pool",
+    load: async () => (await import("./commands/episodes.ts")).registerEpisodes,
+  },
+  sessions: {
+    description: "list and free the sessions of a running pool",
+    load: async () => (await import("./commands/sessions.ts")).registerSessions,
+  },
+  doctor: {
+    description: "check what this machine has for running pools, and say how to cure what is missing",
+    load: async () => (await import("./commands/doctor.ts")).registerDoctor,
+  },
+  router: {
+    description: "run the router alone, in front of instances that something else runs",
+    load: async () => (await import("./commands/router.ts")).registerRouter,
+  },
+  runtime: {
+    description: "serve one instance, as LLMPOOL_INSTANCE (JSON) or a file says",
+    load: async () => (await import("./commands/runtime.ts")).registerRuntime,
+  },
+};
+
+/** Runs one command line (without the program's own name) and sets the exit code. Never rejects. */
+export async function runCli(args: readonly string[], io: CliIo, version: string): Promise<void> {
+  const program = new Command("llmpool")
+    .description("N isolated model processes with agent roles behind one role-aware router.")
+    .version(version, "-V, --version", "print the version")
+    .option("-v, --verbose", "say more: the stack of an error, where an answer came from")
+    .configureOutput({ writeOut: (text) => io.stdout(text), writeErr: (text) => io.stderr(text) })
+    .exitOverride();
+  try {
+    await registerCalled(program, args, io);
+    if (args.length === 0) return program.outputHelp();
+    await program.parseAsync([...args], { from: "user" });
+  } catch (error) {
+    if (error instanceof CommanderError) return io.setExitCode(error.exitCode === 0 ? 0 : 2);
+    // Ctrl-C needs no explanation.
+    if (!io.signal.aborted) io.stderr(`llmpool: ${program.opts().verbose ? inspect(error) : messageOf(error)}\n`);
+    io.setExitCode(error instanceof UsageError ? 2 : 1);
+  }
+}
+
+/** Loads the command that is called; of the others only the name and the description are known. */
+async function registerCalled(program: Command, args: readonly string[], io: CliIo): Promise<void> {
+  const words = args.filter((arg) => !arg.startsWith("-"));
+  const called = words[0] === "help" ? words[1] : words[0];
+  for (const [name, { description, load }] of Object.entries(COMMANDS)) {
+    if (name === called) (await load())(program, io);
+    else program.command(name).description(description);
+  }
+}
