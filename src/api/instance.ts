@@ -19,8 +19,8 @@ export const INSTANCE_HEADERS = {
 } as const;
 
 /**
- * Usage travels to the router as an SSE comment `: usage {json}` right before the last data of a stream (`[DONE]` or the error), and as
- * `usage` of a JSON body, also beside `error`. The same record answers `GET /internal/requests/{id}` for 10 minutes.
+ * Usage travels to the router as an SSE comment `: usage {json}` (a RequestRecord) right before the last data of a stream (`[DONE]` or the
+ * error), and as OpenAI's `usage` of a JSON body, also beside `error`. The same record answers `GET /internal/requests/{id}` for 10 minutes.
  */
 export const USAGE_COMMENT = ": usage ";
 
@@ -99,6 +99,7 @@ export type InstanceMessage =
   /** The reason, in words, right before an exit that is not a crash (bad model file, port taken). */
   | { type: "failed"; reason: FailureReason; message: string };
 
+/** `deadlineMs`: milliseconds from now that running requests may still take. */
 export type SupervisorMessage = { type: "threads"; count: number } | { type: "drain"; deadlineMs: number };
 
 /** Why an instance is not running. A closed set: it is a metric label. */
