@@ -79,7 +79,7 @@ export class SessionCalls {
   }
 }
 
-export function unknownSession(): LLMPoolError {
+function unknownSession(): LLMPoolError {
   return new LLMPoolError("not_found", "this instance holds no such session");
 }
 

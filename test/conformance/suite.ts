@@ -323,6 +323,12 @@ function limitTests(client: () => Client, { contextTokens, longPrompt }: Conform
     expect(await errorOf(response)).toMatchObject({ status: 400, code: "invalid_request", param: header });
   });
 
+  test("refuses a body that is not UTF-8", async () => {
+    const body = Buffer.from('{"messages": [{"role": "user", "content": "\xff"}]}', "latin1");
+    const response = await client().fetch("/v1/chat/completions", { method: "POST", body: new Uint8Array(body) });
+    expect(await errorOf(response)).toMatchObject({ status: 400, code: "invalid_request" });
+  });
+
   test("a prompt beyond the context is refused, never cut", async () => {
     const content = "word ".repeat(contextTokens + 10);
     const error = await errorOf(await client().post("/v1/chat/completions", { messages: [{ role: "user", content }] }));
