@@ -82,6 +82,7 @@ export class Episodes {
   add(record: EpisodeRecord): { undo: () => void } {
     this.#makeRoom();
     this.restore(record);
+    this.#deps.journal.buckets.mark(record.bucket);
     const { timeoutSeconds, maxTimeoutSeconds, budgetTokens } = record.settings;
     this.#emit(record, "started", {
       timeout_s: timeoutSeconds,

@@ -33,7 +33,7 @@ export function load(db: DatabaseSync, now: Moment): Loaded {
   for (const c of all("SELECT * FROM episodes ORDER BY row")) {
     const own = byEpisode.get(num(c.row)) ?? [];
     const record = episodeOf(c, own, lifeOf(c, boots.get(num(c.boot_row)) ?? "", now));
-    if (record) episodes.set(record.row, record);
+    episodes.set(record.row, record);
   }
   const reservations = all("SELECT * FROM reservations ORDER BY row").map((c): ReservationRecord => {
     const charges = str(c.charges)
@@ -77,9 +77,9 @@ function lifeOf(c: Columns, bootId: string, now: Moment): Life {
   return shift(life, now.ms - elapsed - num(c.saved));
 }
 
-function episodeOf(c: Columns, own: BucketRecord[], life: Life): EpisodeRecord | undefined {
+function episodeOf(c: Columns, own: BucketRecord[], life: Life): EpisodeRecord {
   const bucket = own.find((b) => b.scope === "episode");
-  if (!bucket) return undefined;
+  if (!bucket) throw new Error(`episode ${str(c.id)} has lost its tokens`);
   return {
     ...storedRow(c),
     ...{ tenant: str(c.tenant), id: str(c.id), life, bucket, seq: num(c.seq), startedWall: num(c.started_wall) },
