@@ -93,7 +93,7 @@ async function startLlama({ log, cpus }: EngineOptions, complaints: string[]): P
         const line = text.trim();
         if (line === "") return;
         if (level === LlamaLogLevel.error || level === LlamaLogLevel.fatal) complaints.push(line);
-        log.debug("llama.cpp", { level, line });
+        log.debug("llama.cpp", { severity: level, line });
       },
     });
   } catch (error) {
@@ -191,7 +191,9 @@ function fallbackWarning(complaints: readonly string[]): string {
 }
 
 /** The native loader says why it failed only in its log. */
-const reasonOf = (error: unknown, complaints: readonly string[]): string =>
-  [messageOf(error), ...complaints.slice(-2)].join("; ");
+function reasonOf(error: unknown, complaints: readonly string[]): string {
+  const said = complaints.map((line) => line.replace(/^\w+: (error loading model: )?/, ""));
+  return said.findLast((line) => !/^failed to (load|create)/i.test(line)) ?? messageOf(error);
+}
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`;

@@ -44,6 +44,8 @@ export const LIMITS = {
   nodes: 10_000,
   depth: 64,
   rules: 5_000,
+  /** Values of an enum, alternatives, or optional properties in one place: each is tried with each token of the vocabulary. */
+  choices: 256,
   grammarBytes: 524_288,
   /** Repetitions that are counted; the engine takes 2,000, and above that forgets the limit without a word. */
   repeat: 1_000,

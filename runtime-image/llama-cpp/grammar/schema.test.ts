@@ -262,6 +262,7 @@ describe("compileSchema", () => {
     { name: "impossible bounds", schema: { type: "integer", minimum: 3, maximum: 2 }, where: "" },
     { name: "a look-ahead", schema: { type: "string", pattern: "(?=a)b" }, where: "/pattern" },
     { name: "a huge repetition in a pattern", schema: { type: "string", pattern: "a{9999}" }, where: "/pattern" },
+    { name: "too long an enum", schema: { enum: Array.from({ length: 257 }, (_, i) => i) }, where: "/enum" },
     { name: "too deep a schema", schema: deep(1_000), where: "" },
     {
       name: "too large a schema",
@@ -279,7 +280,9 @@ describe("compileSchema", () => {
     const wide = Object.fromEntries(
       Array.from({ length: 2500 }, (_, i) => [`p${i}`, { type: "integer", minimum: i, maximum: i * 7 }]),
     );
-    expect(() => compileSchema({ properties: wide }, new GrammarBuilder())).toThrow(SchemaError);
+    expect(() => compileSchema({ properties: wide, required: Object.keys(wide) }, new GrammarBuilder())).toThrow(
+      SchemaError,
+    );
   });
 
   it("leaves a schema that is its own reference to the engine, which refuses it without dying", async () => {

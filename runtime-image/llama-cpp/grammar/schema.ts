@@ -149,12 +149,14 @@ class SchemaCompiler {
   #enum(values: unknown, path: string): string {
     if (!Array.isArray(values) || values.length === 0)
       throw new SchemaError(path, "it must be a list with at least one value");
+    checkChoices(values.length, path);
     return anyOf(values.map((value) => literal(JSON.stringify(value))));
   }
 
   #choices(schema: Schema, choices: readonly unknown[], path: string): string {
     const { anyOf: _any, oneOf: _one, $defs: _defs, ...base } = schema;
     if (choices.length === 0) throw new SchemaError(path, "anyOf and oneOf need at least one schema");
+    checkChoices(choices.length, path);
     const restricts = typeOf(base) !== undefined;
     return anyOf(
       choices.map((choice, i) =>
@@ -208,6 +210,7 @@ class SchemaCompiler {
     if (least > required.size || most < names.length) {
       throw new SchemaError(path, "minProperties and maxProperties cannot be enforced beside properties: use required");
     }
+    checkChoices(names.filter((name) => !required.has(name)).length, `${path}/properties`);
     // `rest` is what may follow when something stands in front of it, `first` when nothing does.
     let rest = '""';
     let first = '""';
@@ -301,6 +304,11 @@ function bound(inclusive: unknown, exclusive: unknown, none: number, tighter: (a
   const at = typeof inclusive === "number" ? inclusive : none;
   if (typeof exclusive === "number" && (at === none || !tighter(at, exclusive))) return { at: exclusive, open: true };
   return { at, open: exclusive === true };
+}
+
+function checkChoices(count: number, path: string): void {
+  if (count > LIMITS.choices)
+    throw new SchemaError(path, `${count} choices in one place are more than ${LIMITS.choices}, the most here`);
 }
 
 function countOf(value: unknown, fallback: number, path: string): number {
