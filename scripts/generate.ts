@@ -2,6 +2,8 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { dump } from "js-yaml";
 import { customResourceDefinition } from "./generate/crd.ts";
+import { errorTable } from "./generate/error-doc.ts";
+import { routerSeries } from "./generate/metrics-doc.ts";
 import { resourceTables } from "./generate/resource-doc.ts";
 
 /** Writes every file that is made from the schemas. With `--check` it writes nothing and fails when a file is not what it would write. */
@@ -9,6 +11,8 @@ import { resourceTables } from "./generate/resource-doc.ts";
 /** `text` gets what the file holds now. */
 const FILES: { path: string; text: (old: string) => string }[] = [
   { path: "crds/llmpools.llmpool.dev.yaml", text: () => yaml(customResourceDefinition()) },
+  { path: "docs/errors.md", text: (old) => between(old, "codes", errorTable()) },
+  { path: "docs/metrics.md", text: (old) => between(old, "series", routerSeries()) },
   { path: "docs/resource.md", text: (old) => between(old, "fields", resourceTables()) },
 ];
 

@@ -18,6 +18,8 @@ export interface Metrics {
   onCollect(run: () => void): void;
   /** CPU, memory and event loop of this process, under prom-client's own names. */
   addProcessMetrics(): void;
+  /** What there is, for documentation. */
+  describe(): { name: string; type: string; labels: string[]; help: string }[];
   /** The text exposition, to be sent as `contentType`. */
   expose(): Promise<string>;
   readonly contentType: string;
@@ -51,13 +53,18 @@ export const TOKEN_GAP_BUCKETS = [
 export function makeMetrics(): Metrics {
   const registry = new Registry();
   const collectors: (() => void)[] = [];
+  const described: ReturnType<Metrics["describe"]> = [];
+  const describe = (type: string, name: string, help: string, labels: object | undefined) =>
+    described.push({ name, type, labels: Object.keys(labels ?? {}), help });
   return {
     counter(name, help, labels) {
+      describe("counter", name, help, labels);
       const metric = new Counter({ name, help, labelNames: namesOf(labels), registers: [registry] });
       const close = closedLabels(labels);
       return { inc: (value, ...[given]) => (given ? metric.inc(close(given), value) : metric.inc(value)) };
     },
     gauge(name, help, labels) {
+      describe("gauge", name, help, labels);
       const metric = new Gauge({ name, help, labelNames: namesOf(labels), registers: [registry] });
       const close = closedLabels(labels);
       return {
@@ -66,11 +73,13 @@ export function makeMetrics(): Metrics {
       };
     },
     histogram(name, help, buckets, labels) {
+      describe("histogram", name, help, labels);
       const metric = new Histogram({ name, help, buckets, labelNames: namesOf(labels), registers: [registry] });
       const close = closedLabels(labels);
       return { observe: (value, ...[given]) => (given ? metric.observe(close(given), value) : metric.observe(value)) };
     },
     onCollect: (run) => void collectors.push(run),
+    describe: () => described,
     addProcessMetrics: () => collectDefaultMetrics({ register: registry }),
     expose() {
       for (const run of collectors) run();

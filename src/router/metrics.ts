@@ -17,7 +17,7 @@ const BUDGETS = new Set(["episode", "role", "pool", "key"]);
 export interface RouterMetrics extends ReturnType<typeof makeSeries> {
   readonly metrics: Metrics;
   /** Fills the gauges from what is there now. */
-  collect(instances: readonly InstanceObject[], episodes: number): void;
+  collect(instances: readonly InstanceObject[], cacheUsage: number, episodes: number): void;
   /** Takes roles and instances of a new plan as label values. */
   follow(plan: PoolPlan): void;
 }
@@ -35,7 +35,7 @@ export function makeRouterMetrics(plan: PoolPlan): RouterMetrics {
   };
   follow(plan);
   const series = makeSeries(metrics, values);
-  return { ...series, metrics, follow, collect: (instances, episodes) => collect(series, instances, episodes) };
+  return { ...series, metrics, follow, collect: (...now) => collect(series, ...now) };
 }
 
 function makeSeries(metrics: Metrics, { roles, instances }: LabelValues) {
@@ -98,7 +98,12 @@ function makeSeries(metrics: Metrics, { roles, instances }: LabelValues) {
   };
 }
 
-function collect(series: ReturnType<typeof makeSeries>, all: readonly InstanceObject[], episodes: number): void {
+function collect(
+  series: ReturnType<typeof makeSeries>,
+  all: readonly InstanceObject[],
+  cacheUsage: number,
+  episodes: number,
+): void {
   // Instances come and go: what is no longer there must not keep its last value.
   for (const gauge of [series.instanceState, series.instanceRestarts, series.sessions, series.queued, series.running]) {
     gauge.reset();
@@ -116,5 +121,6 @@ function collect(series: ReturnType<typeof makeSeries>, all: readonly InstanceOb
   }
   series.vllmRunning.set(running);
   series.vllmWaiting.set(queued);
+  series.vllmKvUsage.set(cacheUsage);
   series.episodesActive.set(episodes);
 }

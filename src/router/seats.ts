@@ -190,6 +190,17 @@ export class Seats {
     return [...this.#places.values()].map(instanceObject);
   }
 
+  /** Share of the places for warm sessions that is taken, 0 to 1. */
+  cacheUsage(): number {
+    let places = 0;
+    let taken = 0;
+    for (const { plan, sessions } of this.#places.values()) {
+      places += plan.sessions;
+      taken += Math.min(sessions, plan.sessions);
+    }
+    return places === 0 ? 0 : taken / places;
+  }
+
   /** Why not every instance has been ready yet; undefined once each is. */
   notReady(): string | undefined {
     const waiting = [...this.#places.values()].filter((p) => !this.#isReady(p));

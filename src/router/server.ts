@@ -105,7 +105,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     freeSession,
     notReady: () => (closing !== undefined ? "the router is shutting down" : seats.notReady()),
     expose: async () => {
-      metrics.collect(seats.instances(), watch.activeCount);
+      metrics.collect(seats.instances(), seats.cacheUsage(), watch.activeCount);
       return { text: await metrics.metrics.expose(), contentType: metrics.metrics.contentType };
     },
   });
