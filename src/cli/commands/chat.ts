@@ -21,7 +21,7 @@ export function registerChat(program: Command, io: CliIo, clock: Clock = systemC
   const command = withConnection(program.command("chat").description("talk to a role of a running pool"))
     .argument("[prompt...]", "the question; without it standard input, or a conversation on a terminal")
     .option("--role <role>", "which role; default: the pool's first")
-    .option("--session <id>", "conversation to go on with; default: a new one")
+    .option("--session <id>", "conversation whose cache to use; default: none, and a new one on a terminal")
     .option("--episode <id>", "episode that it counts for")
     .option("--max-tokens <n>", "most tokens of an answer", Number)
     .action(async (words: string[], flags: ChatFlags) => {
@@ -29,17 +29,15 @@ export function registerChat(program: Command, io: CliIo, clock: Clock = systemC
         throw new UsageError("--max-tokens must be a whole number above 0");
       }
       const { client } = connect(flags, io);
-      const talk = new Talk(
-        client,
-        await roleOf(client, flags.role, io),
-        flags,
-        io,
-        clock,
-        Boolean(command.optsWithGlobals().verbose),
-      );
-      if (words.length === 0 && io.stdin?.terminal && io.terminal) return converse(talk, io);
-      const prompt = words.length > 0 ? words.join(" ") : await readInput(io);
-      await talk.turn(prompt, io.signal);
+      const role = await roleOf(client, flags.role, io);
+      const verbose = Boolean(command.optsWithGlobals().verbose);
+      const conversation = words.length === 0 && io.stdin?.terminal === true && io.terminal !== undefined;
+      const session = flags.session ?? (conversation ? `chat-${randomBytes(6).toString("hex")}` : undefined);
+      const talk = new Talk({ client, role, session, flags, io, clock, verbose });
+      if (!conversation) return talk.turn(words.length > 0 ? words.join(" ") : await readInput(io), io.signal);
+      await converse(talk, io);
+      // Nobody else knows its id: its cache would only take room.
+      if (session !== undefined && flags.session === undefined) await client.deleteSession(session).catch(() => {});
     });
 }
 
@@ -60,65 +58,71 @@ async function readInput({ stdin }: CliIo): Promise<string> {
   return prompt;
 }
 
+interface TalkDeps {
+  client: LLMClient;
+  role: string;
+  /** Absent: each turn is a one-off. */
+  session: string | undefined;
+  flags: ChatFlags;
+  io: CliIo;
+  clock: Clock;
+  verbose: boolean;
+}
+
 class Talk {
-  readonly role: string;
-  readonly #client: LLMClient;
-  readonly #flags: ChatFlags;
-  readonly #io: CliIo;
-  readonly #clock: Clock;
-  readonly #verbose: boolean;
-  readonly #session: string;
+  readonly #deps: TalkDeps;
   /** The router keeps no history: each turn carries all of it, and the session makes that cheap. */
   #messages: ChatMessage[] = [];
 
-  constructor(client: LLMClient, role: string, flags: ChatFlags, io: CliIo, clock: Clock, verbose: boolean) {
-    this.#client = client;
-    this.role = role;
-    this.#flags = flags;
-    this.#io = io;
-    this.#clock = clock;
-    this.#verbose = verbose;
-    this.#session = flags.session ?? `chat-${randomBytes(6).toString("hex")}`;
+  constructor(deps: TalkDeps) {
+    this.#deps = deps;
+  }
+
+  get role(): string {
+    return this.#deps.role;
   }
 
   /** Prints the answer as it comes. A turn that fails leaves no trace in the conversation. */
   async turn(prompt: string, signal: AbortSignal): Promise<void> {
+    const { client, role, session, flags, io, clock, verbose } = this.#deps;
     const messages: ChatMessage[] = [...this.#messages, { role: "user", content: prompt }];
-    const began = this.#clock.now();
-    const options = {
-      sessionId: this.#session,
-      episodeId: this.#flags.episode,
-      maxNewTokens: this.#flags.maxTokens,
-      signal,
-    };
+    const began = clock.now();
+    const options = { sessionId: session, episodeId: flags.episode, maxNewTokens: flags.maxTokens, signal };
     let printed = false;
     try {
-      for await (const event of this.#client.stream(this.role, messages, options)) {
-        if (event.type === "stage" && this.#verbose) this.#io.stderr(`(${event.stage})\n`);
+      for await (const event of client.stream(role, messages, options)) {
+        if (event.type === "stage" && verbose) io.stderr(`(${event.stage})\n`);
         if (event.type === "text") {
-          this.#io.stdout(event.text);
+          io.stdout(io.terminal ? harmless(event.text) : event.text);
           printed = true;
         }
         if (event.type !== "done") continue;
         this.#messages = [...messages, { role: "assistant", content: event.generation.text }];
-        this.#io.stdout("\n");
+        io.stdout("\n");
         printed = false;
-        this.#explain(event.generation, (this.#clock.now() - began) / 1000);
+        this.#explain(event.generation, (clock.now() - began) / 1000);
       }
     } finally {
-      if (printed) this.#io.stdout("\n");
+      if (printed) io.stdout("\n");
     }
   }
 
   #explain({ instanceId, usage, rebound, finishReason, queueMs }: Generation, seconds: number): void {
-    if (rebound) this.#io.stderr("(the conversation moved to another instance: its cache was built anew)\n");
-    if (finishReason === "length") this.#io.stderr("(cut at the token limit)\n");
-    if (!this.#verbose) return;
+    const { io, session, verbose } = this.#deps;
+    if (rebound) io.stderr("(the conversation moved to another instance: its cache was built anew)\n");
+    if (finishReason === "length") io.stderr("(cut at the token limit)\n");
+    if (!verbose) return;
     const queued = queueMs ? `, ${(queueMs / 1000).toFixed(1)} s queued` : "";
-    this.#io.stderr(
-      `(session ${this.#session} on instance ${instanceId}: ${usage.promptTokens} prompt tokens, ${usage.cachedTokens} of them cached, ${usage.completionTokens} new in ${seconds.toFixed(1)} s${queued})\n`,
+    io.stderr(
+      `(${session === undefined ? "" : `session ${session} `}on instance ${instanceId}: ${usage.promptTokens} prompt tokens, ${usage.cachedTokens} of them cached, ${usage.completionTokens} new in ${seconds.toFixed(1)} s${queued})\n`,
     );
   }
+}
+
+/** Without control characters: what a model writes must not steer a terminal. */
+function harmless(answer: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what must not reach a terminal.
+  return answer.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "");
 }
 
 /** Lines of a person until Ctrl-D or Ctrl-C at the prompt; Ctrl-C while an answer comes stops that answer. */
