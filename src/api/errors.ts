@@ -70,7 +70,7 @@ export const ERRORS = {
     status: 503,
     type: "server_error",
     retry: true,
-    when: "the session's cache is gone and cannot be made again",
+    when: "the session's instance was lost in mid-answer; the whole context is in the next turn, so send it again",
   },
   store_unavailable: {
     status: 503,

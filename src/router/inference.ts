@@ -223,7 +223,7 @@ export class Inference {
               seat.release();
               await this.#settle(call, known);
             } else this.#later(this.#prove(call, job, seat).finally(() => seat.release()));
-            throw outcome.kind === "broken" ? outcome.error : call.abort.signal.reason;
+            throw outcome.kind === "broken" ? brokenError(outcome, job) : call.abort.signal.reason;
           }
         }
       }
@@ -417,6 +417,13 @@ interface Job {
   leftInstance: boolean;
   /** On the clock's scale. */
   deadline: number;
+}
+
+/** With the connection of a session's instance its warm cache is most likely gone: the caller should know, and send the turn again. */
+function brokenError({ error, lost }: Extract<Outcome, { kind: "broken" }>, { binding }: Job): LLMPoolError {
+  if (!lost || !binding) return error;
+  const message = `instance ${binding.instance} was lost, and with it the cache of session "${binding.id}"; send the turn again`;
+  return new LLMPoolError("session_lost", message, { cause: error, retryAfterSeconds: 1 });
 }
 
 /** An answer, or a refusal of this one request, shows a healthy instance; what was cut off shows nothing. */

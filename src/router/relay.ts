@@ -12,14 +12,14 @@ import { usageOf } from "./upstream.ts";
  * - answered: the caller has the whole answer; `usage` is the instance's count.
  * - refused: the instance said no before its first token, and nobody has seen a byte of it.
  * - unreachable: no connection, or it was lost before the first byte: another attempt is safe.
- * - broken: the stream ended in the middle. `usage` is known when the instance itself reported the failure.
+ * - broken: the answer ended in the middle. `usage` is known when the instance itself reported the failure; `lost`: its connection was.
  * - aborted: we cut it off; the instance knows the usage.
  */
 export type Outcome =
   | { kind: "answered"; usage: Usage }
   | { kind: "refused"; error: LLMPoolError; usage: Usage | null }
   | { kind: "unreachable"; cause: Error }
-  | { kind: "broken"; error: LLMPoolError; usage: Usage | undefined }
+  | { kind: "broken"; error: LLMPoolError; usage: Usage | undefined; lost: boolean }
   | { kind: "aborted" };
 
 /** Turns an instance's JSON answer or content frame into what this route answers. Identity for the OpenAI routes. */
@@ -110,7 +110,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
     if (this.#aborted) this.#settle({ kind: "aborted" });
     else if (this.#status === 0) this.#settle({ kind: "unreachable", cause });
-    else this.#settle({ kind: "broken", error: broken(cause), usage: undefined });
+    else this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: true });
   }
 
   /** False when the caller does not keep up. */
@@ -155,7 +155,7 @@ export class Relay implements Dispatcher.DispatchHandler {
       return;
     }
     const error = this.#failed ?? broken(new Error("the stream ended without [DONE]"));
-    this.#settle({ kind: "broken", error, usage: this.#usage });
+    this.#settle({ kind: "broken", error, usage: this.#usage, lost: false });
   }
 
   #endJson(): void {
@@ -168,7 +168,7 @@ export class Relay implements Dispatcher.DispatchHandler {
       this.#answer.json(200, bytes);
       this.#settle({ kind: "answered", usage });
     } catch (cause) {
-      this.#settle({ kind: "broken", error: broken(cause), usage: undefined });
+      this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: false });
     }
   }
 

@@ -35,6 +35,7 @@ export interface RouterOptions {
   log: Logger;
   /** Receives heartbeat lines. */
   writeLine: (line: string) => void;
+  limits?: HttpLimits;
 }
 
 export interface Router extends AsyncDisposable {
@@ -49,17 +50,24 @@ export interface Router extends AsyncDisposable {
   close(graceMs?: number): Promise<void>;
 }
 
+/** How long callers may take; in milliseconds. */
+export interface HttpLimits {
+  /** To send the headers, and the whole request. */
+  headersMs: number;
+  requestMs: number;
+  /** How often that is looked at. */
+  checkMs: number;
+}
+
+const HTTP_LIMITS: HttpLimits = { headersMs: 15_000, requestMs: 60_000, checkMs: 5_000 };
 /** Header block, in bytes; what does not fit is 431. */
 const MAX_HEADER_BYTES = 16 * 1024;
-/** A caller has this long to send its headers, and its whole request, in milliseconds. */
-const HEADERS_MS = 15_000;
-const REQUEST_MS = 60_000;
 /** Longer than the idle timeout of the usual load balancers, so that they close first. */
 const KEEP_ALIVE_MS = 75_000;
 
 /** Starts the data plane. Rejects when the port is taken or the keys are invalid, with what to do about it. */
 export async function startRouter(options: RouterOptions): Promise<Router> {
-  const { store, source, clock, log } = options;
+  const { store, source, clock, log, limits = HTTP_LIMITS } = options;
   let { plan } = options;
   let authenticate = makeAuthenticate(plan.router.auth, options.secrets);
   let closing: Promise<void> | undefined;
@@ -113,10 +121,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_MS,
-      requestTimeout: REQUEST_MS,
+      headersTimeout: limits.headersMs,
+      requestTimeout: limits.requestMs,
       keepAliveTimeout: KEEP_ALIVE_MS,
-      connectionsCheckingInterval: 5_000,
+      connectionsCheckingInterval: limits.checkMs,
       noDelay: true,
     },
     onRequest,

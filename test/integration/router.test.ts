@@ -236,6 +236,15 @@ describe("faults", () => {
     expect(at(0).received).toHaveLength(1);
   });
 
+  test("a session whose instance is lost in mid-answer hears that its cache is gone", async () => {
+    at(0).behave = (_call, res) => {
+      startStream(res);
+      res.write(chunk("hel"), () => res.destroy());
+    };
+    const text = await (await rig.chat({ model: "planner", stream: true }, { "x-session-id": "s" })).text();
+    expect(text).toMatch(/"code":"session_lost"/);
+  });
+
   test("a session of an instance that stays down moves after rebindAfterSeconds, and the answer says so", async () => {
     await rig.chat({ model: "planner" }, { "x-session-id": "s" });
     rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" }), at(1).endpoint()]);
