@@ -8,20 +8,25 @@ import type { EmbeddedStore } from "../../src/store/embedded/store.ts";
 import { FakeClock } from "./fake-clock.ts";
 import type { StoreHome } from "./store-suite.ts";
 
-/** A state directory of its own and the clocks of a machine of its own. */
+/** A state directory of its own, on a machine of its own. Each `open` is another process: its clock begins at 0. */
 export class EmbeddedHome implements StoreHome {
   readonly dir = mkdtempSync(join(tmpdir(), "llmpool-store-"));
-  readonly clock = new FakeClock();
-  bootId = "boot-1";
+  clock = new FakeClock();
   log: Logger = silentLogger;
+  #bootId = "boot-1";
+  /** What the boot clock showed when the process's clock was at 0. */
+  #bootBase = 5_000_000;
 
   async open(): Promise<EmbeddedStore> {
     return this.openNow({ dir: this.dir });
   }
 
   openNow(home: { dir: string } | { ephemeral: true }): EmbeddedStore {
-    const { clock, bootId, log } = this;
-    const bootClock = { bootId, now: () => clock.now() };
+    this.#bootBase += this.clock.now();
+    this.clock = new FakeClock(this.clock.wall());
+    const { clock, log } = this;
+    const base = this.#bootBase;
+    const bootClock = { bootId: this.#bootId, now: () => base + clock.now() };
     return openEmbeddedStore({ home, clock, bootClock, random: randomBytes, log, sessionTTLSeconds: 7200 });
   }
 
@@ -37,6 +42,12 @@ export class EmbeddedHome implements StoreHome {
 
   wall(): number {
     return this.clock.wall();
+  }
+
+  /** While the store is closed; `bootId` "" for a system that has none. */
+  reboot(bootId: string): void {
+    this.#bootId = bootId;
+    this.#bootBase = -this.clock.now();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

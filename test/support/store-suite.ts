@@ -489,7 +489,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         await start("long", { timeoutSeconds: 1000, maxTimeoutSeconds: 2000 });
         await start("short", {});
         await start("max", { timeoutSeconds: 50, maxTimeoutSeconds: 50 });
-        await start("idle", { idleTimeoutSeconds: 30 });
+        await start("idle", { idleTimeoutSeconds: 30, retainSeconds: 1000 });
         await start("gone", { timeoutSeconds: 10, retainSeconds: 5 });
         const began = home.wall();
         await home.advance(5_000);
