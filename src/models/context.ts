@@ -12,7 +12,7 @@ export interface Context {
   clock: Clock;
   /** 0 to 1. */
   random: () => number;
-  dispatcher: Dispatcher;
+  readonly dispatcher: Dispatcher;
   onProgress: (progress: DownloadProgress) => void;
 }
 

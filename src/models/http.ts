@@ -1,4 +1,4 @@
-import { getCACertificates } from "node:tls";
+import { createSecureContext, getCACertificates } from "node:tls";
 import { type Dispatcher, EnvHttpProxyAgent } from "undici";
 import { StartError } from "../api/instance.ts";
 import { messageOf } from "../lib/errors.ts";
@@ -25,7 +25,9 @@ export interface Reply {
 
 /** Connections of one call: the environment's proxies, and the machine's certificate authorities beside Node's own. */
 export function makeDispatcher(env: Context["env"]): Dispatcher {
-  const tls = { ca: [...getCACertificates("default"), ...getCACertificates("system")] };
+  // Made once: reading hundreds of certificates for each connection costs more than the handshake.
+  const ca = [...getCACertificates("default"), ...getCACertificates("system")];
+  const tls = { secureContext: createSecureContext({ ca }) };
   return new EnvHttpProxyAgent({
     httpProxy: env.http_proxy ?? env.HTTP_PROXY ?? "",
     httpsProxy: env.https_proxy ?? env.HTTPS_PROXY ?? "",

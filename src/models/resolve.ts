@@ -1,4 +1,5 @@
 import { resolve } from "node:path";
+import type { Dispatcher } from "undici";
 import { StartError } from "../api/instance.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import type { Logger } from "../lib/logger.ts";
@@ -69,6 +70,7 @@ export async function locatePackage(
 }
 
 async function withContext<T>(options: ResolveOptions, work: (context: Context) => Promise<T>): Promise<T> {
+  let dispatcher: Dispatcher | undefined;
   const context: Context = {
     cacheDir: resolve(options.cacheDir),
     env: options.env,
@@ -76,7 +78,11 @@ async function withContext<T>(options: ResolveOptions, work: (context: Context) 
     log: options.log,
     clock: options.clock ?? systemClock,
     random: options.random ?? Math.random,
-    dispatcher: makeDispatcher(options.env),
+    // What is in the cache already needs no connection.
+    get dispatcher() {
+      dispatcher ??= makeDispatcher(options.env);
+      return dispatcher;
+    },
     onProgress: options.onProgress ?? (() => {}),
   };
   // The clock's timers keep no process alive, and between two tries there may be nothing else that does.
@@ -85,6 +91,6 @@ async function withContext<T>(options: ResolveOptions, work: (context: Context) 
     return await work(context);
   } finally {
     clearInterval(alive);
-    await context.dispatcher.destroy();
+    await dispatcher?.destroy();
   }
 }
