@@ -138,6 +138,7 @@ async function loadModel(
 /** The library only warns above the trained length, and the answers are noise there. */
 function checkContext(config: InstanceConfig, model: LlamaModel, file: ModelFile): void {
   const trained = model.trainContextSize;
+  if (trained < 1) throw invalid(file.path, "its trained context length is damaged");
   if (config.contextTokens <= trained) return;
   throw new StartError(
     "ConfigInvalid",

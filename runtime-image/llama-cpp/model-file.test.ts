@@ -75,6 +75,8 @@ describe("readModelFile", () => {
     },
     { name: "no tensors", bytes: makeGguf({ tensors: 0 }), words: "no tensors" },
     { name: "no tokenizer", bytes: makeGguf({ tokenizer: false }), words: "no tokenizer" },
+    { name: "no layers", bytes: makeGguf({ layers: 0 }), words: "0 layers" },
+    { name: "too many layers", bytes: makeGguf({ layers: 2 ** 32 - 1 }), words: "4294967295 layers" },
     { name: "no architecture", bytes: makeGguf({ architecture: false }), words: "architecture" },
   ])("refuses $name in words", async ({ bytes, words }) => {
     await expect(readModelFile(await write(bytes))).rejects.toMatchObject({

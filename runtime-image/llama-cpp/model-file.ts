@@ -9,7 +9,6 @@ export interface ModelFile {
   bytes: number;
   /** Names the content: hash of header, size and samples of the weights. Equal on every machine that has the same file. */
   digest: string;
-  metadata: ReadonlyMap<string, MetadataValue>;
   /** Jinja source; absent for models that cannot chat. */
   chatTemplate?: string;
   /** Texts that the tokenizer turns into control tokens, such as `<|im_end|>`. */
@@ -22,6 +21,8 @@ export interface ModelFile {
 
 const FIRST_READ = 4 * 2 ** 20;
 const LARGEST_HEADER = 512 * 2 ** 20;
+/** LLAMA_MAX_LAYERS of the engine. */
+const MOST_LAYERS = 512;
 const SAMPLES = 64;
 const SAMPLE_BYTES = 4096;
 /** Values of `tokenizer.ggml.token_type`. */
@@ -95,8 +96,11 @@ function checkTensors(header: GgufHeader, path: string, size: number): void {
   let end = 0;
   for (const t of header.tensors) end = Math.max(end, header.dataStart + t.offset + (t.bytes ?? 0));
   if (end > size) throw invalid(path, `it is cut off: ${size} bytes of at least ${end}: ${AGAIN}`);
-  if (typeof header.metadata.get("general.architecture") !== "string")
-    throw invalid(path, "it does not name its architecture");
+  const architecture = header.metadata.get("general.architecture");
+  if (typeof architecture !== "string") throw invalid(path, "it does not name its architecture");
+  // The engine aborts the process on these.
+  const layers = Number(header.metadata.get(`${architecture}.block_count`));
+  if (!(layers >= 1 && layers <= MOST_LAYERS)) throw invalid(path, `it claims ${layers} layers: ${AGAIN}`);
 }
 
 async function digestOf(file: FileHandle, header: Buffer, size: number): Promise<string> {
@@ -120,7 +124,6 @@ function facts(
   // These two keep every byte of a text; others normalise it first.
   const keepsBytes = ["gpt2", "llama"].includes(String(metadata.get("tokenizer.ggml.model")));
   return {
-    metadata,
     ...(typeof template === "string" && { chatTemplate: template }),
     controlTokens: new Set(control),
     longestTokenBytes: keepsBytes ? longestBytes(tokens, types) : Number.POSITIVE_INFINITY,

@@ -1,10 +1,12 @@
 /** A GGUF file of two layers that no engine would run, but whose header is whole. */
-export function makeGguf(options: { tensors?: number; tokenizer?: boolean; architecture?: boolean } = {}): Buffer {
-  const { tensors = 1, tokenizer = true, architecture = true } = options;
+export function makeGguf(
+  options: { tensors?: number; tokenizer?: boolean; architecture?: boolean; layers?: number } = {},
+): Buffer {
+  const { tensors = 1, tokenizer = true, architecture = true, layers = 2 } = options;
   const metadata: Buffer[] = [
     ...(architecture ? [entry("general.architecture", text("llama"))] : []),
     ...["block_count", "embedding_length", "attention.head_count", "attention.head_count_kv"].map((key, i) =>
-      entry(`llama.${key}`, number([2, 8, 2, 2][i] ?? 0)),
+      entry(`llama.${key}`, number([layers, 8, 2, 2][i] ?? 0)),
     ),
     ...(tokenizer
       ? [
