@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { availableCpus } from "./cpus.ts";
+import { availableCpus, makeBusyCpus } from "./cpus.ts";
 
 const roots: string[] = [];
 afterEach(() => {
@@ -58,4 +58,14 @@ test.each(rows)("$name", ({ given, want }) => {
 test("this machine has at least one, and no more than Node sees", () => {
   expect(availableCpus()).toBeGreaterThanOrEqual(1);
   expect(availableCpus()).toBeLessThanOrEqual(availableParallelism());
+});
+
+test("tells the CPUs that were busy since it was asked last", () => {
+  const idle = { user: 0, nice: 0, sys: 0, idle: 1000, irq: 0 };
+  let now = [{ times: idle }, { times: idle }];
+  const busyCpus = makeBusyCpus(() => now);
+  expect(busyCpus()).toBe(0);
+  now = [{ times: { ...idle, user: 600, sys: 400 } }, { times: { ...idle, idle: 1500, nice: 250, irq: 250 } }];
+  expect(busyCpus()).toBe(1.5);
+  expect(busyCpus()).toBe(0);
 });

@@ -17,6 +17,8 @@ export interface SupervisorOptions {
   log: Logger;
   /** CPUs the instances may use together. */
   cpus: number;
+  /** CPUs of the machine that were busy, on average, since it was asked last. */
+  busyCpus: () => number;
   launch: Launch;
   /** Default: HTTP. */
   probe?: Probe;
@@ -39,9 +41,9 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
   #closed: Promise<void> | undefined;
   #whenEmpty: () => void = () => {};
 
-  constructor({ clock, random, log, cpus, launch, probe = httpProbe }: SupervisorOptions) {
+  constructor({ clock, random, log, cpus, busyCpus, launch, probe = httpProbe }: SupervisorOptions) {
     this.#cpus = cpus;
-    this.#lender = new ThreadLender(clock, cpus);
+    this.#lender = new ThreadLender(clock, cpus, busyCpus);
     this.#deps = {
       clock,
       random,

@@ -14,18 +14,36 @@ interface Borrower {
   setThreads(count: number): void;
 }
 
-/** Keeps the division of the CPUs up to date: takes threads back at once, gives more only when things have settled. */
+/** How often it is looked at what other programs take, while an instance works. */
+const LOOK_MS = 1000;
+/** Other programs may take so much of a CPU before it counts as theirs: something always runs for a moment. */
+const TOLERATED = 0.3;
+
+/**
+ * Keeps the division of the CPUs up to date: takes threads back at once, gives more only when things have settled. Only what other programs
+ * leave free is lent: computing threads wait for each other, so that one which has to share its CPU slows down all of its process.
+ */
 export class ThreadLender {
   readonly #clock: Clock;
   readonly #cpus: number;
+  readonly #busyCpus: () => number;
   readonly #sent = new Map<string, number>();
   #target = new Map<string, number>();
   #borrowers: readonly Borrower[] = [];
+  #most: (borrower: Borrower) => number = () => 1;
+  /** CPUs that are ours to divide now. */
+  #free: number;
+  /** Threads that have computed for us since the last look. */
+  #own = 0;
   #cancel: (() => void) | undefined;
+  #cancelLook: (() => void) | undefined;
 
-  constructor(clock: Clock, cpus: number) {
+  /** `busyCpus` tells how many CPUs of the machine were busy, on average, since it was asked last. */
+  constructor(clock: Clock, cpus: number, busyCpus: () => number) {
     this.#clock = clock;
     this.#cpus = cpus;
+    this.#free = cpus;
+    this.#busyCpus = busyCpus;
   }
 
   /** A new process was told this number at its start. */
@@ -35,13 +53,49 @@ export class ThreadLender {
 
   update<B extends Borrower>(borrowers: readonly B[], most: (borrower: B) => number): void {
     this.#borrowers = borrowers;
-    this.#target = divideThreads(
-      this.#cpus,
-      borrowers.map((borrower) => ({ id: borrower.id, working: borrower.working, most: most(borrower) })),
-    );
+    const limits = new Map(borrowers.map((borrower) => [borrower.id, most(borrower)]));
+    this.#most = ({ id }) => limits.get(id) ?? 1;
+    if (!this.#isAnyoneWorking()) this.#stopLooking();
+    else if (!this.#cancelLook) this.#look();
+    this.#divide();
+  }
+
+  #divide(): void {
+    const users = this.#borrowers.map((one) => ({ id: one.id, working: one.working, most: this.#most(one) }));
+    this.#target = divideThreads(this.#free, users);
     this.#send((target, sent) => target < sent);
     this.#cancel?.();
     this.#cancel = this.#clock.after(SETTLE_MS, () => this.#send((target, sent) => target > sent));
+  }
+
+  #look = (): void => {
+    const free = this.#freeCpus();
+    this.#cancelLook = this.#clock.after(LOOK_MS, this.#look);
+    if (free === this.#free) return;
+    this.#free = free;
+    this.#divide();
+  };
+
+  #stopLooking(): void {
+    if (!this.#cancelLook) return;
+    this.#cancelLook();
+    this.#cancelLook = undefined;
+    // What comes until somebody works again is all others'.
+    this.#busyCpus();
+    this.#own = 0;
+  }
+
+  /** All that was busy and not by our own computing threads was somebody else's. */
+  #freeCpus(): number {
+    const others = Math.max(0, this.#busyCpus() - this.#own);
+    this.#own = 0;
+    for (const { id, started, working } of this.#borrowers)
+      if (started && working) this.#own += this.#sent.get(id) ?? 0;
+    return Math.max(1, this.#cpus - Math.ceil(Math.max(0, others - TOLERATED)));
+  }
+
+  #isAnyoneWorking(): boolean {
+    return this.#borrowers.some((one) => one.started && one.working);
   }
 
   #send(due: (target: number, sent: number) => boolean): void {
