@@ -33,7 +33,7 @@ export class ThreadLender {
   #most: (borrower: Borrower) => number = () => 1;
   /** CPUs that are ours to divide now. */
   #free: number;
-  /** Threads that have computed for us since the last look. */
+  /** Most threads that have computed for us since the last look. */
   #own = 0;
   #cancel: (() => void) | undefined;
   #cancelLook: (() => void) | undefined;
@@ -94,6 +94,12 @@ export class ThreadLender {
     return Math.max(1, this.#cpus - Math.ceil(Math.max(0, others - TOLERATED)));
   }
 
+  #computing(): number {
+    let threads = 0;
+    for (const { id, started, working } of this.#borrowers) if (started && working) threads += this.#sent.get(id) ?? 0;
+    return threads;
+  }
+
   #isAnyoneWorking(): boolean {
     return this.#borrowers.some((one) => one.started && one.working);
   }
@@ -106,5 +112,6 @@ export class ThreadLender {
       this.#sent.set(borrower.id, target);
       borrower.setThreads(target);
     }
+    this.#own = Math.max(this.#own, this.#computing());
   }
 }
