@@ -1,8 +1,8 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, expect, test } from "vitest";
-import { availableCpus, makeBusyCpus } from "./cpus.ts";
+import { afterEach, describe, expect, test } from "vitest";
+import { availableCpus, makeOtherCpus } from "./cpus.ts";
 
 const roots: string[] = [];
 afterEach(() => {
@@ -60,12 +60,43 @@ test("this machine has at least one, and no more than Node sees", () => {
   expect(availableCpus()).toBeLessThanOrEqual(availableParallelism());
 });
 
-test("tells the CPUs that were busy since it was asked last", () => {
-  const idle = { user: 0, nice: 0, sys: 0, idle: 1000, irq: 0 };
-  let now = [{ times: idle }, { times: idle }];
-  const busyCpus = makeBusyCpus(() => now);
-  expect(busyCpus()).toBe(0);
-  now = [{ times: { ...idle, user: 600, sys: 400 } }, { times: { ...idle, idle: 1500, nice: 250, irq: 250 } }];
-  expect(busyCpus()).toBe(1.5);
-  expect(busyCpus()).toBe(0);
+describe("CPUs that others keep busy", () => {
+  const none = { user: 0, nice: 0, sys: 0, idle: 0, irq: 0 };
+  const second = [{ times: { ...none, user: 600, sys: 400 } }, { times: { ...none, idle: 500, nice: 250, irq: 250 } }];
+  const start = second.map(() => ({ times: none }));
+
+  test("is what the machine was busy with, less what our processes used", () => {
+    let now = start;
+    let used = 10;
+    const otherCpus = makeOtherCpus(
+      () => now,
+      () => used,
+    );
+    expect(otherCpus({ pids: [1], threads: 2 })).toBe(0);
+    now = second;
+    used += 0.75;
+    expect(otherCpus({ pids: [1], threads: 2 })).toBe(0.75);
+    expect(otherCpus({ pids: [1], threads: 2 })).toBe(0);
+  });
+
+  test("counts our threads as busy where the system does not tell what a process used", () => {
+    let now = start;
+    const otherCpus = makeOtherCpus(
+      () => now,
+      () => undefined,
+    );
+    now = second;
+    expect(otherCpus({ pids: [1], threads: 1 })).toBe(0.5);
+  });
+
+  test("sees on this machine what a busy process of ours uses", async () => {
+    const otherCpus = makeOtherCpus();
+    const own = { pids: [process.pid], threads: 1 };
+    otherCpus(own);
+    const until = process.cpuUsage().user + 300_000;
+    while (process.cpuUsage().user < until);
+    const withUs = otherCpus(own);
+    expect(withUs).toBeLessThanOrEqual(availableParallelism());
+    expect(withUs).toBeGreaterThanOrEqual(0);
+  });
 });

@@ -27,17 +27,53 @@ function quota(root: string): number {
   return least;
 }
 
-/** A function that tells how many CPUs of the machine were busy, on average, since its last call. */
-export function makeBusyCpus(read: () => Pick<CpuInfo, "times">[] = cpus): () => number {
-  let before = total(read());
-  return () => {
-    const now = total(read());
+/** What of ours computes: its processes, and with how many threads at most. */
+export interface OwnLoad {
+  pids: readonly number[];
+  threads: number;
+}
+
+/** Clock ticks of /proc in a second, on every Linux there is. */
+const TICKS = 100;
+
+/**
+ * A function that tells how many CPUs of the machine were busy for others than us, on average, since its last call. Where the system does
+ * not tell what a process used, our threads count as busy all the time.
+ */
+export function makeOtherCpus(
+  readAll: () => Pick<CpuInfo, "times">[] = cpus,
+  usedSeconds: (pid: number) => number | undefined = secondsOf,
+): (own: OwnLoad) => number {
+  let before = total(readAll());
+  let used = new Map<number, number>();
+  return ({ pids, threads }) => {
+    const now = total(readAll());
     const [busy, all] = [now.busy - before.busy, now.all - before.all];
     before = now;
-    return all > 0 ? (busy / all) * now.cpus : 0;
+    const seconds = all / now.cpus / 1000;
+    let own = 0;
+    const next = new Map<number, number>();
+    for (const pid of pids) {
+      const sum = usedSeconds(pid);
+      if (sum === undefined) continue;
+      next.set(pid, sum);
+      own += sum - (used.get(pid) ?? sum);
+    }
+    used = next;
+    if (!(seconds > 0)) return 0;
+    const ours = next.size > 0 ? own / seconds : threads;
+    return Math.max(0, (busy / all) * now.cpus - ours);
   };
 }
 
+function secondsOf(pid: number): number | undefined {
+  // Fields 14 and 15, counted after the name, which may hold anything.
+  const fields = read(`/proc/${pid}/stat`).split(") ").pop()?.split(" ") ?? [];
+  const ticks = Number(fields[11]) + Number(fields[12]);
+  return Number.isFinite(ticks) ? ticks / TICKS : undefined;
+}
+
+/** In milliseconds, over all CPUs. */
 function total(infos: Pick<CpuInfo, "times">[]): { busy: number; all: number; cpus: number } {
   let [busy, idle] = [0, 0];
   for (const { times } of infos) {

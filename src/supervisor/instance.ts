@@ -73,6 +73,9 @@ export class Instance {
   get started(): boolean {
     return this.#process !== undefined;
   }
+  get pid(): number | undefined {
+    return this.#process?.pid;
+  }
   /** Computing now: it has a request, or it loads. */
   get working(): boolean {
     return this.#process !== undefined && (this.#endpoint.state !== "Ready" || this.#running > 0);

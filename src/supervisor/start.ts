@@ -1,5 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
-import { makeBusyCpus } from "../lib/cpus.ts";
+import { makeOtherCpus } from "../lib/cpus.ts";
 import type { Logger } from "../lib/logger.ts";
 import { runtimeEntry } from "./entry.ts";
 import { findMemoryGroups } from "./memory-group.ts";
@@ -24,7 +24,7 @@ export function makeSupervisor({ clock, log, env, cpus, random = Math.random }: 
   if (leftovers > 0) log.warn("removed what a killed supervisor had left", { memoryGroups: leftovers });
   log.debug("memory limits", { by: groups ? `cgroup v${groups.version}` : "watchdog" });
   const launch = makeLaunch({ clock, env, entry: runtimeEntry(), groups, watchdog: new MemoryWatchdog(clock) });
-  return new Supervisor({ clock, random, log, cpus, busyCpus: makeBusyCpus(), launch });
+  return new Supervisor({ clock, random, log, cpus, otherCpus: makeOtherCpus(), launch });
 }
 
 function kill(pid: number): void {

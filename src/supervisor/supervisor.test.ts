@@ -10,13 +10,13 @@ import { Supervisor } from "./supervisor.ts";
 function setUp({ cpus = 8, answering = true } = {}) {
   const clock = new FakeClock();
   const processes = new FakeLaunch();
-  const world = { answering, busyCpus: 0 };
+  const world = { answering, otherCpus: 0 };
   const supervisor = new Supervisor({
     clock,
     random: () => 0.5,
     log: silentLogger,
     cpus,
-    busyCpus: () => world.busyCpus,
+    otherCpus: () => world.otherCpus,
     launch: processes.launch,
     probe: () => (world.answering ? answered : new Promise(() => {})),
   });
@@ -351,19 +351,16 @@ describe("threads", () => {
     const { clock, processes, supervisor, world } = setUp({ cpus: 4 });
     supervisor.apply(pool(4));
     for (const one of processes.alive) one.becomeReady();
-    world.busyCpus = 2.2; // nobody of ours works yet
+    world.otherCpus = 2.2;
     processes.of("0").say({ type: "running", count: 1 });
     clock.advance(100);
     expect(processes.of("0").threads).toBe(2);
-    world.busyCpus = 4; // ours and the others'
-    clock.advance(1000);
-    expect(processes.of("0").threads).toBe(2);
-    world.busyCpus = 2; // only ours
+    world.otherCpus = 0.2;
     clock.advance(1100);
     expect(processes.of("0").threads).toBe(4);
-    world.busyCpus = 4;
-    clock.advance(5000);
-    expect(processes.of("0").threads).toBe(4);
+    world.otherCpus = 2.9;
+    clock.advance(1000);
+    expect(processes.of("0").threads).toBe(1);
   });
 
   test("never lends more than an instance may use", () => {

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import type { Clock } from "../lib/clock.ts";
+import type { OwnLoad } from "../lib/cpus.ts";
 import type { Logger } from "../lib/logger.ts";
 import { httpProbe, type Probe } from "./health.ts";
 import { Instance, type InstanceDeps } from "./instance.ts";
@@ -17,8 +18,8 @@ export interface SupervisorOptions {
   log: Logger;
   /** CPUs the instances may use together. */
   cpus: number;
-  /** CPUs of the machine that were busy, on average, since it was asked last. */
-  busyCpus: () => number;
+  /** CPUs of the machine that were busy for others than these processes, on average, since it was asked last. */
+  otherCpus: (own: OwnLoad) => number;
   launch: Launch;
   /** Default: HTTP. */
   probe?: Probe;
@@ -41,9 +42,9 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
   #closed: Promise<void> | undefined;
   #whenEmpty: () => void = () => {};
 
-  constructor({ clock, random, log, cpus, busyCpus, launch, probe = httpProbe }: SupervisorOptions) {
+  constructor({ clock, random, log, cpus, otherCpus, launch, probe = httpProbe }: SupervisorOptions) {
     this.#cpus = cpus;
-    this.#lender = new ThreadLender(clock, cpus, busyCpus);
+    this.#lender = new ThreadLender(clock, cpus, otherCpus);
     this.#deps = {
       clock,
       random,

@@ -1,4 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
+import type { OwnLoad } from "../lib/cpus.ts";
 import { divideThreads } from "./threads.ts";
 
 /** A pause shorter than this between two requests does not move threads to others and back. */
@@ -9,6 +10,7 @@ interface Borrower {
   readonly id: string;
   /** It has a process. */
   readonly started: boolean;
+  readonly pid: number | undefined;
   /** It computes now. */
   readonly working: boolean;
   setThreads(count: number): void;
@@ -26,7 +28,7 @@ const TOLERATED = 0.3;
 export class ThreadLender {
   readonly #clock: Clock;
   readonly #cpus: number;
-  readonly #busyCpus: () => number;
+  readonly #otherCpus: (own: OwnLoad) => number;
   readonly #sent = new Map<string, number>();
   #target = new Map<string, number>();
   #borrowers: readonly Borrower[] = [];
@@ -38,12 +40,12 @@ export class ThreadLender {
   #cancel: (() => void) | undefined;
   #cancelLook: (() => void) | undefined;
 
-  /** `busyCpus` tells how many CPUs of the machine were busy, on average, since it was asked last. */
-  constructor(clock: Clock, cpus: number, busyCpus: () => number) {
+  /** `otherCpus` tells how many CPUs were busy for others than our own processes, on average, since it was asked last. */
+  constructor(clock: Clock, cpus: number, otherCpus: (own: OwnLoad) => number) {
     this.#clock = clock;
     this.#cpus = cpus;
     this.#free = cpus;
-    this.#busyCpus = busyCpus;
+    this.#otherCpus = otherCpus;
   }
 
   /** A new process was told this number at its start. */
@@ -80,17 +82,13 @@ export class ThreadLender {
     if (!this.#cancelLook) return;
     this.#cancelLook();
     this.#cancelLook = undefined;
-    // What comes until somebody works again is all others'.
-    this.#busyCpus();
     this.#own = 0;
   }
 
-  /** All that was busy and not by our own computing threads was somebody else's. */
   #freeCpus(): number {
-    const others = Math.max(0, this.#busyCpus() - this.#own);
-    this.#own = 0;
-    for (const { id, started, working } of this.#borrowers)
-      if (started && working) this.#own += this.#sent.get(id) ?? 0;
+    const pids = this.#borrowers.flatMap(({ pid }) => pid ?? []);
+    const others = this.#otherCpus({ pids, threads: this.#own });
+    this.#own = this.#computing();
     return Math.max(1, this.#cpus - Math.ceil(Math.max(0, others - TOLERATED)));
   }
 
