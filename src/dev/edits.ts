@@ -63,5 +63,11 @@ function refuseWhatNeedsARestart(now: Definition, next: Definition): void {
       message: "cannot change while the pool runs: end llmpool dev and start it again",
     });
   }
+  if (now.plan.router.sessionTTLSeconds !== next.plan.router.sessionTTLSeconds) {
+    problems.push({
+      path: "spec.sessionTTLSeconds",
+      message: "cannot change while the pool runs: end llmpool dev and start it again",
+    });
+  }
   if (problems.length > 0) throw new ManifestError("edit", problems);
 }

@@ -23,8 +23,9 @@ export function liveView(terminal: Terminal, clock: Clock): View {
   let news: string[] = [];
   let picture: { title: string; rows: readonly InstanceRow[] } | undefined;
   let download: DownloadProgress | undefined;
-  /** Lines that stand on the screen now, without colours. */
+  /** Lines that stand on the screen now. */
   let drawn: string[] = [];
+  let drawnWidth = 0;
   let cancel: (() => void) | undefined;
   let closed = false;
   const stopResize = terminal.onResize(() => schedule());
@@ -40,16 +41,18 @@ export function liveView(terminal: Terminal, clock: Clock): View {
     // After a resize the old lines may have been wrapped: they take as many rows as their letters need now.
     const rows = drawn.reduce((sum, line) => sum + Math.max(1, Math.ceil(plainWidth(line) / width)), 0);
     const lines = compose(width, Math.max(4, terminal.rows()) - 1);
+    if (news.length === 0 && width === drawnWidth && lines.join("\n") === drawn.join("\n")) return;
     const up = rows > 0 ? `\x1b[${rows}A\r` : "";
     const text = [...news, ...lines].map((line) => `${line}${CLEAR_LINE}\n`).join("");
     terminal.write(`${BEGIN_FRAME}${up}${text}${CLEAR_BELOW}${END_FRAME}`);
     news = [];
     drawn = lines;
+    drawnWidth = width;
   }
 
   function compose(width: number, height: number): string[] {
     const bars = download ? [downloadLine(download, width)] : [];
-    if (!picture) return bars;
+    if (!picture || picture.rows.length === 0) return bars;
     const title = toWidth(picture.title, width).trimEnd();
     const table = statusTable(picture.rows, width, terminal.color);
     const lines = [...bars, terminal.color ? paint(title, "bold") : title, ...table];

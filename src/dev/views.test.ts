@@ -75,6 +75,21 @@ test("live: draws at most ten times a second, whatever happens", () => {
   expect(screen.text()).toContain("Loading 99%");
 });
 
+test("live: writes nothing while nothing changes, and no table of nothing", () => {
+  const clock = new FakeClock();
+  const screen = new Screen(100, 12);
+  const view = liveView(screen.terminal, clock);
+  view.show("apex", [row("0")]);
+  clock.advance(100);
+  const before = screen.writes;
+  view.show("apex", [row("0")]);
+  clock.advance(100);
+  expect(screen.writes).toBe(before);
+  view.show("apex", []);
+  clock.advance(100);
+  expect(screen.text()).toBe("");
+});
+
 test("live: after a resize that wraps its lines, no line is left over", () => {
   const clock = new FakeClock();
   const screen = new Screen(100, 20);
