@@ -10,8 +10,10 @@ export function processStart(pid: number, root = "/"): string | undefined {
   if (process.platform !== "linux") return fromPs(pid);
   try {
     const stat = readFileSync(join(root, `proc/${pid}/stat`), "utf8");
-    // Field 22, in clock ticks since boot; field 2 may hold spaces and brackets.
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    // Field 2 may hold spaces and brackets. Field 3 is the state: Z has ended, and only its parent has not looked yet.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    // Field 22, in clock ticks since boot.
+    return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
   } catch {
     return undefined;
   }

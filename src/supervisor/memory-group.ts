@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { findCgroup, read } from "../lib/cgroup.ts";
 import { processStart } from "../lib/process-start.ts";
 
@@ -18,7 +19,7 @@ export interface MemoryGroups {
   version: 1 | 2;
   /** Throws when the kernel refuses. `name` is unique in this process. */
   create(name: string, limitBytes: number): MemoryGroup;
-  /** Kills what a dead supervisor left behind, and removes its groups. Returns how many. */
+  /** Kills what dead supervisors left behind, and removes their groups, which may take until the killed are gone. Returns how many there were. */
   removeLeftovers(): number;
 }
 
@@ -31,6 +32,9 @@ export interface HostView {
 }
 
 const PREFIX = "llmpool-";
+
+/** Several supervisors may live in one process. */
+let probes = 0;
 
 /**
  * The memory controller this process may make groups under, by really making one and entering it. Undefined: no controller, read-only, or not delegated to
@@ -45,11 +49,11 @@ export function findMemoryGroups(host: HostView): MemoryGroups | undefined {
   for (const home of [own.dir, ...beside]) {
     const groups = groupsIn(home, own.version, owner, host);
     try {
-      const probe = groups.create("probe", 2 ** 30);
+      const probe = groups.create(`probe${probes++}`, 2 ** 30);
       try {
         execFileSync("/bin/sh", ["-c", 'echo $$ > "$0"', probe.procsFile], { stdio: "ignore" });
       } finally {
-        probe.remove();
+        void removeSoon(probe);
       }
       return groups;
     } catch {
@@ -79,17 +83,26 @@ function groupsIn(home: string, version: 1 | 2, owner: string, host: HostView): 
       };
     },
     removeLeftovers() {
-      let removed = 0;
-      for (const name of readdirSync(home)) {
-        const [, pid, start] = /^llmpool-(\d+)-(\d+)-/.exec(name) ?? [];
-        if (!pid || processStart(Number(pid), host.root) === start) continue;
+      const left = readdirSync(home).filter((name) => isLeftover(name, host));
+      for (const name of left) {
         const dir = join(home, name);
         for (const orphan of read(join(dir, "cgroup.procs")).split("\n").filter(Boolean)) host.kill(Number(orphan));
-        if (remove(dir)) removed += 1;
+        void removeSoon({ remove: () => remove(dir) });
       }
-      return removed;
+      return left.length;
     },
   };
+}
+
+/** A group stays busy for a moment after its last process. These timers keep the process alive on purpose: it must not end before. */
+export async function removeSoon(group: Pick<MemoryGroup, "remove">): Promise<void> {
+  for (let tries = 0; tries < 50 && !group.remove(); tries++) await setTimeout(100);
+}
+
+/** Made by a supervisor that is dead. */
+function isLeftover(name: string, host: HostView): boolean {
+  const [, pid, start] = /^llmpool-(\d+)-(\d+)-/.exec(name) ?? [];
+  return pid !== undefined && processStart(Number(pid), host.root) !== start;
 }
 
 function limit(dir: string, version: 1 | 2, bytes: number): void {

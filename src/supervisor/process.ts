@@ -1,11 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { setTimeout } from "node:timers/promises";
 import type { FailureReason, InstanceMessage, SupervisorMessage } from "../api/instance.ts";
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import { childEnv } from "./child-env.ts";
 import type { ProcessEnd } from "./failure.ts";
-import type { MemoryGroup, MemoryGroups } from "./memory-group.ts";
+import { type MemoryGroup, type MemoryGroups, removeSoon } from "./memory-group.ts";
 import type { ProcessSpec } from "./spec.ts";
 import { TailBuffer } from "./tail-buffer.ts";
 import type { MemoryWatchdog } from "./watchdog.ts";
@@ -92,7 +91,7 @@ class ChildInstance implements RunningProcess {
       unwatch?.();
       this.#tail.end();
       const outOfMemory = this.#outOfMemory || (signal === "SIGKILL" && (group?.oomKills() ?? 0) > 0);
-      if (group) await removeGroup(group);
+      if (group) await removeSoon(group);
       events.onEnd({
         code,
         signal,
@@ -146,11 +145,6 @@ class ChildInstance implements RunningProcess {
       // ESRCH: nobody is left.
     }
   }
-}
-
-/** A group stays busy for a moment after its last process. These timers keep the parent alive on purpose: it must not end before. */
-async function removeGroup(group: MemoryGroup): Promise<void> {
-  for (let tries = 0; tries < 50 && !group.remove(); tries++) await setTimeout(100);
 }
 
 /** Without a group the watchdog looks after the limit. */
