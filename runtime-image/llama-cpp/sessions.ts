@@ -135,19 +135,14 @@ export class Sessions {
 
   /** Gives slots to those who wait, in their order. Who waits for a session's own slot does not hold up others. */
   #serve(): void {
-    const passed = new Set<string>();
-    for (const waiter of this.#waiters) {
-      const { session } = waiter;
-      const slot = session !== undefined && passed.has(session) ? undefined : this.#slotFor(session);
-      if (!slot) {
-        if (session !== undefined) passed.add(session);
-        continue;
-      }
-      const evicted = slot.session !== undefined && slot.session !== session ? slot.session : undefined;
+    for (const { session, grant } of this.#waiters) {
+      const slot = this.#slotFor(session);
+      if (!slot) continue;
+      const evicted = slot.session !== session ? slot.session : undefined;
       slot.cancelExpiry?.();
       slot.state = "busy";
       slot.session = session;
-      waiter.grant(slot, evicted);
+      grant(slot, evicted);
     }
   }
 
