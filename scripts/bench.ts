@@ -1,0 +1,62 @@
+/**
+ * `npm run bench`: what the project promises, measured here and now, side by side with what it is compared to. docs/benchmarks.md explains
+ * each. `npm run bench -- NAME...` runs only those, `--rounds N` repeats more or less often, `--json` prints one object a bench, `--list`
+ * names them. Exit codes: 0 measured, 1 one could not be measured, 2 wrong usage. A goal that is missed is printed, not an error.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { availableParallelism, cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import type { Bench } from "../test/load/bench.ts";
+import { router } from "../test/load/router.ts";
+import { formatResult } from "../test/load/table.ts";
+
+const BENCHES: readonly Bench[] = [router];
+
+const { values: options, positionals: asked } = parseArgs({
+  allowPositionals: true,
+  options: { rounds: { type: "string" }, json: { type: "boolean" }, list: { type: "boolean" } },
+});
+const unknown = asked.filter((name) => !BENCHES.some((bench) => bench.name === name));
+const rounds = options.rounds === undefined ? undefined : Number(options.rounds);
+if (options.list) {
+  for (const { name, about } of BENCHES) console.log(`${name}: ${about}`);
+  process.exit(0);
+}
+if (unknown.length > 0 || (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))) {
+  const names = BENCHES.map((bench) => bench.name).join(", ");
+  console.error(unknown.length > 0 ? `no bench ${unknown.join(", ")}; there are ${names}` : "--rounds takes 1 or more");
+  process.exit(2);
+}
+
+const stop = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(name, () => stop.abort(new Error(`stopped by ${name}`)));
+}
+const say = (line: string) => void process.stderr.write(`${line}\n`);
+const machine = { cpu: cpus()[0]?.model ?? "?", cores: availableParallelism(), node: process.version };
+if (!options.json) {
+  console.log(`${new Date().toISOString()}, ${machine.cpu}, ${machine.cores} cores, Node ${machine.node}`);
+}
+for (const bench of BENCHES.filter(({ name }) => asked.length === 0 || asked.includes(name))) {
+  const dir = await mkdtemp(join(tmpdir(), "llmpool-bench-"));
+  try {
+    const repeat = rounds ?? bench.rounds;
+    const result = await bench.run({
+      rounds: repeat,
+      signal: stop.signal,
+      dir,
+      say: (l) => say(`${bench.name}: ${l}`),
+    });
+    if (options.json) {
+      const at = new Date().toISOString();
+      console.log(JSON.stringify({ bench: bench.name, about: bench.about, at, machine, rounds: repeat, ...result }));
+    } else console.log(`\n${bench.name}: ${bench.about}\n${formatResult(result)}`);
+  } catch (error) {
+    say(`${bench.name}: ${error instanceof Error ? error.message : String(error)}`);
+    process.exitCode = 1;
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+  if (stop.signal.aborted) break;
+}

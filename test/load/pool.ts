@@ -1,0 +1,51 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { API_VERSION, DEFAULT_ROLES, KIND } from "../../src/api/names.ts";
+import { Child } from "./child.ts";
+
+const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+/** A limit that is counted on every request and never reached. */
+const PLENTY = 2_000_000_000;
+
+export interface RouterOptions {
+  dir: string;
+  port: number;
+  /** Ports of the instances on the loopback address. */
+  instances: readonly number[];
+  /** Flags of Node. */
+  flags: readonly string[];
+  cores: string | undefined;
+  signal: AbortSignal;
+}
+
+/** `llmpool router` with all that it can count, in front of instances that something else runs. */
+export async function startPoolRouter({ dir, port, instances, flags, cores, signal }: RouterOptions): Promise<Child> {
+  await mkdir(dir);
+  const pool = {
+    apiVersion: API_VERSION,
+    kind: KIND,
+    metadata: { name: "bench" },
+    spec: {
+      // As with a real model: the router bounds a prompt's tokens; only the stub's it counts.
+      backend: "llama-cpp",
+      model: { uri: "pypi://stub" },
+      instances: instances.length,
+      budgets: {
+        episodeTokens: PLENTY,
+        poolTokensPerDay: PLENTY,
+        roleTokens: Object.fromEntries(DEFAULT_ROLES.map((role) => [role, PLENTY])),
+      },
+    },
+  };
+  const endpoints = instances.map((at, i) => ({ id: String(i), url: `http://127.0.0.1:${at}` }));
+  const file = async (name: string, text: string) => {
+    await writeFile(join(dir, name), text);
+    return join(dir, name);
+  };
+  // JSON is YAML.
+  const args = ["router", "-f", await file("pool.yaml", JSON.stringify(pool))];
+  args.push("--endpoints", await file("endpoints.json", JSON.stringify(endpoints)));
+  args.push("--token-file", await file("token", "bench"), "--state", join(dir, "state"), "--port", String(port));
+  return new Child({ file: process.execPath, args: [...flags, MAIN, ...args], cores, signal });
+}
