@@ -7,7 +7,8 @@ import {
 } from "node-llama-cpp";
 import type { GenerateRequest, ToolDefinition } from "../../src/api/backend.ts";
 import { LLMPoolError, messageOf } from "../../src/lib/errors.ts";
-import { anyOf, GrammarBuilder, literal, SchemaError } from "./grammar/builder.ts";
+import { anyOf, GrammarBuilder, literal } from "./grammar/builder.ts";
+import { SchemaError } from "./grammar/limits.ts";
 import { compileSchema } from "./grammar/schema.ts";
 import { CALL_CLOSE, CALL_OPEN } from "./tool-text.ts";
 

@@ -551,6 +551,15 @@ describe("the process", () => {
     return path;
   }
 
+  it("says that its folder cannot be written", async () => {
+    const stateDir = join(dir, "a-file");
+    await writeFile(stateDir, "");
+    await expect(open("x", { stateDir })).rejects.toMatchObject({
+      reason: "ConfigInvalid",
+      message: expect.stringContaining(stateDir),
+    });
+  });
+
   it("closes twice, aborts what runs, and takes nothing new", async () => {
     const own = await open("closing", { sessions: 1 });
     const running = ask(request(`${story(330)}. Go on.`), own);

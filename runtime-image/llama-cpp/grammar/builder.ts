@@ -1,3 +1,5 @@
+import { LIMITS, SchemaError } from "./limits.ts";
+
 /**
  * Writes grammars in GBNF (https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md). Every grammar here describes one JSON
  * value with at most one space behind `:` and `,`: white space without end is what models run away with.
@@ -35,29 +37,6 @@ export class GrammarBuilder {
   text(root: string): string {
     const used = [...this.#rules].map(([name, body]) => `${name} ::= ${body}`);
     return `root ::= ${root}\n${used.join("\n")}\n${JSON_RULES}`;
-  }
-}
-
-/** What is compiled is bounded before it is looked at: a schema comes from a caller. */
-export const LIMITS = {
-  schemaBytes: 65_536,
-  nodes: 10_000,
-  depth: 64,
-  rules: 5_000,
-  /** Values of an enum, alternatives, or optional properties in one place: each is tried with each token of the vocabulary. */
-  choices: 256,
-  grammarBytes: 524_288,
-  /** Repetitions that are counted; the engine takes 2,000, and above that forgets the limit without a word. */
-  repeat: 1_000,
-};
-
-/** A schema that cannot be compiled; `path` is a JSON pointer into it. */
-export class SchemaError extends Error {
-  readonly path: string;
-
-  constructor(path: string, message: string) {
-    super(message);
-    this.path = path;
   }
 }
 

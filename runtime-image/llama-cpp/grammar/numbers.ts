@@ -1,6 +1,7 @@
 import { anyOf, literal } from "./builder.ts";
+import { type Schema, SchemaError } from "./limits.ts";
 
-export interface Bounds {
+interface Bounds {
   low: number;
   high: number;
   /** True when the bound itself is not allowed. */
@@ -13,15 +14,34 @@ const MOST_DIGITS = 15;
 const FRACTION = '( "." [0-9]{1,9} )?';
 const FRACTION_NOT_ZERO = '"." "0"{0,4} [1-9] [0-9]{0,4}';
 
+/** A number or whole number within the bounds of its schema. */
+export function numberExpression(schema: Schema, type: "integer" | "number", path: string): string {
+  const low = bound(schema.minimum, schema.exclusiveMinimum, Number.NEGATIVE_INFINITY, (a, b) => a > b);
+  const high = bound(schema.maximum, schema.exclusiveMaximum, Number.POSITIVE_INFINITY, (a, b) => a < b);
+  if (!Number.isFinite(low.at) && !Number.isFinite(high.at)) return type;
+  const bounds: Bounds = { low: low.at, high: high.at, aboveLow: low.open, belowHigh: high.open };
+  const expression = type === "integer" ? integersWithin(bounds) : numbersWithin(bounds);
+  if (expression === undefined)
+    throw new SchemaError(path, "no number that this runtime can write is within its bounds");
+  return expression;
+}
+
+/** The tighter of the two forms; an old draft's `exclusiveMinimum: true` belongs to `minimum`. */
+function bound(inclusive: unknown, exclusive: unknown, none: number, tighter: (a: number, b: number) => boolean) {
+  const at = typeof inclusive === "number" ? inclusive : none;
+  if (typeof exclusive === "number" && (at === none || !tighter(at, exclusive))) return { at: exclusive, open: true };
+  return { at, open: exclusive === true };
+}
+
 /** Whole numbers within the bounds, or undefined when there are none. */
-export function integersWithin({ low, high, aboveLow, belowHigh }: Bounds): string | undefined {
+function integersWithin({ low, high, aboveLow, belowHigh }: Bounds): string | undefined {
   const first = aboveLow && Number.isInteger(low) ? low + 1 : Math.ceil(low);
   const last = belowHigh && Number.isInteger(high) ? high - 1 : Math.floor(high);
   return choices([whole(Math.max(0, first), last), minus(whole(Math.max(1, -last), -first))]);
 }
 
 /** Numbers within the bounds: all that are written without an exponent where the bounds are whole, else those with the bounds' decimals. */
-export function numbersWithin(bounds: Bounds): string | undefined {
+function numbersWithin(bounds: Bounds): string | undefined {
   const { low, high, aboveLow, belowHigh } = bounds;
   const negative: Bounds = {
     low: Math.max(0, -high),

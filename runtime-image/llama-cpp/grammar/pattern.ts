@@ -1,4 +1,5 @@
-import { anyOf, type GrammarBuilder, LIMITS, literal, repeat, SchemaError } from "./builder.ts";
+import { anyOf, type GrammarBuilder, literal, repeat } from "./builder.ts";
+import { LIMITS, SchemaError } from "./limits.ts";
 
 /** What a JSON text cannot hold unescaped. */
 const UNSAFE = '\\"\\\\\\x7F\\x00-\\x1F';

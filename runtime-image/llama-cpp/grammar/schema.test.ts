@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { getLlama, type Llama } from "node-llama-cpp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { GrammarBuilder, SchemaError } from "./builder.ts";
+import { GrammarBuilder } from "./builder.ts";
+import { SchemaError } from "./limits.ts";
 import { compileSchema } from "./schema.ts";
 
 /** The engine's own matcher judges what a grammar allows. */

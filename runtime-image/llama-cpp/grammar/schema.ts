@@ -1,8 +1,7 @@
-import { anyOf, type GrammarBuilder, LIMITS, literal, repeat, SchemaError } from "./builder.ts";
-import { type Bounds, integersWithin, numbersWithin } from "./numbers.ts";
+import { anyOf, type GrammarBuilder, literal, repeat } from "./builder.ts";
+import { checkSize, isSchema, LIMITS, type Schema, SchemaError } from "./limits.ts";
+import { numberExpression } from "./numbers.ts";
 import { patternBody } from "./pattern.ts";
-
-type Schema = Readonly<Record<string, unknown>>;
 
 /**
  * Keywords that say what is not allowed in a way a grammar cannot follow. Others that are unknown here say nothing about validity
@@ -35,26 +34,6 @@ const BLOCK = 64;
 export function compileSchema(schema: unknown, grammar: GrammarBuilder): string {
   checkSize(schema);
   return new SchemaCompiler(schema, grammar).visit(schema, "");
-}
-
-/** Bounds the schema before anything walks through it recursively. */
-function checkSize(schema: unknown): void {
-  const waiting: { value: unknown; depth: number }[] = [{ value: schema, depth: 0 }];
-  let bytes = 0;
-  for (let nodes = 1; ; nodes++) {
-    const next = waiting.pop();
-    if (!next) return;
-    if (nodes > LIMITS.nodes) throw new SchemaError("", `it has more than ${LIMITS.nodes} values`);
-    if (next.depth > LIMITS.depth) throw new SchemaError("", `it is nested more than ${LIMITS.depth} levels deep`);
-    bytes += typeof next.value === "string" ? next.value.length : 1;
-    if (typeof next.value === "object" && next.value !== null) {
-      for (const [key, value] of Object.entries(next.value)) {
-        bytes += key.length;
-        waiting.push({ value, depth: next.depth + 1 });
-      }
-    }
-    if (bytes > LIMITS.schemaBytes) throw new SchemaError("", `it is larger than ${LIMITS.schemaBytes} bytes`);
-  }
 }
 
 class SchemaCompiler {
@@ -288,24 +267,6 @@ class SchemaCompiler {
   #quoted = (body: string): string => this.#grammar.rule("string", `"\\"" ${body} "\\""`);
 }
 
-function numberExpression(schema: Schema, type: "integer" | "number", path: string): string {
-  const low = bound(schema.minimum, schema.exclusiveMinimum, Number.NEGATIVE_INFINITY, (a, b) => a > b);
-  const high = bound(schema.maximum, schema.exclusiveMaximum, Number.POSITIVE_INFINITY, (a, b) => a < b);
-  if (!Number.isFinite(low.at) && !Number.isFinite(high.at)) return type;
-  const bounds: Bounds = { low: low.at, high: high.at, aboveLow: low.open, belowHigh: high.open };
-  const expression = type === "integer" ? integersWithin(bounds) : numbersWithin(bounds);
-  if (expression === undefined)
-    throw new SchemaError(path, "no number that this runtime can write is within its bounds");
-  return expression;
-}
-
-/** The tighter of the two forms; an old draft's `exclusiveMinimum: true` belongs to `minimum`. */
-function bound(inclusive: unknown, exclusive: unknown, none: number, tighter: (a: number, b: number) => boolean) {
-  const at = typeof inclusive === "number" ? inclusive : none;
-  if (typeof exclusive === "number" && (at === none || !tighter(at, exclusive))) return { at: exclusive, open: true };
-  return { at, open: exclusive === true };
-}
-
 function checkChoices(count: number, path: string): void {
   if (count > LIMITS.choices)
     throw new SchemaError(path, `${count} choices in one place are more than ${LIMITS.choices}, the most here`);
@@ -345,6 +306,3 @@ const allowsAll = (key: string, value: unknown): boolean =>
   (key === "uniqueItems" && value === false) ||
   (key === "multipleOf" && value === 1) ||
   (key === "minContains" && value === 0);
-
-const isSchema = (value: unknown): value is Schema =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
