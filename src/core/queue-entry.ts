@@ -124,8 +124,10 @@ export class Entry implements Ticket, Slot {
     this.#settle = { resolve, reject };
     const { signal } = this.item;
     if (!signal) return;
-    this.#onAbort = () => this.cancel(signal.reason);
-    signal.addEventListener("abort", this.#onAbort, { once: true });
+    // Not assigned as a literal: V8 would make it an old object, which keeps this entry until the next full collection.
+    const onAbort = () => this.cancel(signal.reason);
+    this.#onAbort = onAbort;
+    signal.addEventListener("abort", onAbort, { once: true });
   }
 
   start(now: number): void {

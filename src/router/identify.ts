@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import type { InstancePlan, PoolPlan, RolePlan } from "../core/plan/types.ts";
 import { LLMPoolError } from "../lib/errors.ts";
@@ -76,6 +76,7 @@ export function identify(
 
   const timeout =
     firstHeader(headers, ["x-request-timeout", "x-stainless-timeout"]) ??
+    field("timeout_s", generate.timeout_s?.toString()) ??
     field("metadata.timeout_s", metadata.timeout_s);
   if (timeout) identity.timeoutMs = secondsOf(timeout);
   const hint = body.prompt_cache_key ?? body.user;
@@ -87,7 +88,7 @@ export function identify(
 export function sessionKey(tenant: string, role: string, id: string): string {
   // Length-prefixed, so that no choice of names makes two sessions one.
   const text = `${tenant.length}:${tenant}${role.length}:${role}${id}`;
-  return createHash("sha256").update(text).digest("base64url");
+  return hash("sha256", text, "base64url");
 }
 
 /** The name under which a binding lists who owns it: the role, else the agent, else the instance. */

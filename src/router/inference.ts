@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Usage } from "../api/backend.ts";
 import { INSTANCE_HEADERS } from "../api/instance.ts";
@@ -51,8 +51,13 @@ interface Call {
   /** Aborted with the LLMPoolError that the caller is to see, or HANG_UP. */
   abort: AbortController;
   role: string;
-  /** What it waits for; undefined once tokens flow. */
-  stage: (() => string) | undefined;
+  /**
+   * What it waits for; undefined once tokens flow. No closure: V8 puts a function literal that is assigned to a property among the old
+   * objects, and what it can reach, here all of the call, stays until the next full collection.
+   */
+  stage: "queued" | "prefill" | undefined;
+  /** In the line, from 1. */
+  position: () => number;
   /** In lines, over all attempts, in milliseconds. */
   waitedMs: number;
   /** When the last attempt left for its instance. */
@@ -84,7 +89,7 @@ export class Inference {
 
   async #run(req: IncomingMessage, res: ServerResponse, route: Route): Promise<void> {
     const { clock, metrics, log } = this.#deps;
-    const id = `req_${randomBytes(16).toString("hex")}`;
+    const id = `req_${randomUUID()}`;
     const asked = req.headers["x-request-id"];
     const answer = new Answer(res, typeof asked === "string" && CLIENT_REQUEST_ID.test(asked) ? asked : id);
     const call: Call = {
@@ -95,6 +100,7 @@ export class Inference {
       abort: new AbortController(),
       role: "none",
       stage: undefined,
+      position: nowhere,
       waitedMs: 0,
       sentAt: 0,
       firstTokenAt: 0,
@@ -246,7 +252,8 @@ export class Inference {
       deadlineCode: episodeEnd < deadline ? "episode_deadline_exceeded" : "request_timeout",
       prefillTokens: job.prefillTokens,
       onWait: (position) => {
-        call.stage = () => `queued ${position()}`;
+        call.stage = "queued";
+        call.position = position;
       },
       signal,
       ...(binding && { sessionKey: binding.key }),
@@ -261,7 +268,7 @@ export class Inference {
       served.rebound = true;
       metrics.rebinds.inc(1);
     }
-    call.stage = () => "prefill";
+    call.stage = "prefill";
     call.sentAt = clock.now();
     return seat;
   }
@@ -316,7 +323,7 @@ export class Inference {
       answer: call.answer,
       startedAt: call.startedAt,
       streaming: request.stream,
-      stage: () => call.stage?.(),
+      stage: () => (call.stage === "queued" ? `queued ${call.position()}` : call.stage),
       tokens: () => call.tokens,
       onTokens: () => {
         if (identity.episodeId === undefined) return;
@@ -398,6 +405,8 @@ export class Inference {
     void work.finally(() => this.#open.delete(work));
   }
 }
+
+const nowhere = () => 0;
 
 type NewBinding = Omit<Binding, "lastUsedAt">;
 

@@ -48,7 +48,10 @@ export function readBody(req: IncomingMessage, maxBytes: number): Promise<Buffer
     });
     req.on("end", () => resolve(chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)));
     req.on("error", reject);
-    req.on("close", () => reject(new Error("the caller left before the body was complete")));
+    req.on("close", () => {
+      // Every call comes here; an Error and its stack are dear.
+      if (!req.complete) reject(new Error("the caller left before the body was complete"));
+    });
   });
 }
 
@@ -114,6 +117,8 @@ function parseGenerate(fields: Record<string, unknown>): InferenceRequest {
     temperature,
     seed,
     stream,
+    // The last piece of a stream tells the usage, whoever asks.
+    ...(stream && { stream_options: { include_usage: true } }),
   };
   const checked = check(ChatRequest, chat);
   return { route: "/v1/generate", body: Buffer.from(JSON.stringify(chat)), checked, generate, stream: stream ?? false };
