@@ -9,10 +9,16 @@ interface Completion {
 
 interface Chunk {
   choices: { delta?: { content?: string | null }; finish_reason?: string | null }[];
+  usage?: UsageObject | null;
 }
 
-/** `/v1/generate` is a chat completion in another dress: `{text, …}`, streamed as `{text}` pieces and one last `{text: "", finish_reason, …}`. */
+/**
+ * `/v1/generate` is a chat completion in another dress: `{text, …}`, streamed as `{text}` pieces and one last piece that has no text but
+ * all the rest.
+ */
 export function generateTranslation({ served }: Answer, sessionId: string | undefined): Translation {
+  let finish = "stop";
+  const piece = (value: object) => Buffer.from(`data: ${JSON.stringify(value)}\n\n`);
   const who = () => ({ instance_id: served.instance ?? "", session_id: sessionId ?? null });
   return {
     json(body) {
@@ -26,11 +32,12 @@ export function generateTranslation({ served }: Answer, sessionId: string | unde
       return Buffer.from(JSON.stringify(answer));
     },
     frame(frame) {
-      const { choices } = JSON.parse(frame.toString("utf8", "data: ".length)) as Chunk;
+      const { choices, usage } = JSON.parse(frame.toString("utf8", "data: ".length)) as Chunk;
+      finish = choices[0]?.finish_reason ?? finish;
+      // The usage chunk comes after the one that tells the finish.
+      if (usage) return piece({ text: "", ...who(), finish_reason: finish, usage });
       const text = choices[0]?.delta?.content ?? "";
-      const finish = choices[0]?.finish_reason;
-      if (finish) return Buffer.from(`data: ${JSON.stringify({ text, ...who(), finish_reason: finish })}\n\n`);
-      return text === "" ? undefined : Buffer.from(`data: ${JSON.stringify({ text })}\n\n`);
+      return text === "" ? undefined : piece({ text });
     },
   };
 }

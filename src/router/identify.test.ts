@@ -112,6 +112,22 @@ test.each([
   expect(() => identify(plan, headers, body)).toThrow(expect.objectContaining(want));
 });
 
+test("takes what /v1/generate says at its top, headers first", () => {
+  const body = { role: "coder", session_id: "s", episode_id: "e", instance_id: "2", timeout_s: 1.5 };
+  const identity = identify(plan, {}, {}, body);
+  expect(identity).toMatchObject({
+    role: { name: "coder" },
+    instance: { id: "2" },
+    sessionId: "s",
+    episodeId: "e",
+    timeoutMs: 1500,
+  });
+  expect(identify(plan, { "x-session-id": "h", "x-request-timeout": "9" }, {}, body)).toMatchObject({
+    sessionId: "h",
+    timeoutMs: 9000,
+  });
+});
+
 test("no choice of names makes two sessions one", () => {
   expect(sessionKey("a", "bc", "d")).not.toBe(sessionKey("ab", "c", "d"));
   expect(sessionKey("", "a", "bc")).not.toBe(sessionKey("", "ab", "c"));

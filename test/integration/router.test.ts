@@ -160,7 +160,7 @@ describe("a request and its answer", () => {
     });
     const stream = await rig.post("/v1/generate", { instance_id: 1, prompt: "hi", stream: true });
     expect(await stream.text()).toBe(
-      'data: {"text":"hel"}\n\ndata: {"text":"lo"}\n\ndata: {"text":"","instance_id":"1","session_id":null,"finish_reason":"stop"}\n\ndata: [DONE]\n\n',
+      `data: {"text":"hel"}\n\ndata: {"text":"lo"}\n\ndata: ${JSON.stringify({ text: "", instance_id: "1", session_id: null, finish_reason: "stop", usage: USAGE })}\n\ndata: [DONE]\n\n`,
     );
   });
 

@@ -26,7 +26,8 @@ const USAGE_FRAME = `: usage {"prompt_tokens":7,"completion_tokens":3,"cached_to
 export const answerHello: Behaviour = ({ body }, res) => {
   if (body.stream === true) {
     startStream(res);
-    res.end(`${chunk("hel")}${chunk("lo")}${chunk("", "stop")}${USAGE_FRAME}data: [DONE]\n\n`);
+    const usage = body.stream_options === undefined ? "" : `data: ${JSON.stringify({ choices: [], usage: USAGE })}\n\n`;
+    res.end(`${chunk("hel")}${chunk("lo")}${chunk("", "stop")}${usage}${USAGE_FRAME}data: [DONE]\n\n`);
   } else {
     json(res, 200, {
       choices: [{ index: 0, message: { role: "assistant", content: "hello" }, finish_reason: "stop" }],

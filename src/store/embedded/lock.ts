@@ -1,9 +1,9 @@
-import { execFileSync } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
+import { processStart } from "../../lib/process-start.ts";
 import { isBusy } from "./sqlite-error.ts";
 
 interface Holder {
@@ -25,7 +25,10 @@ export function lockDirectory(dir: string): { release(): void } {
   const file = new DatabaseSync(join(dir, "lock"), { timeout: 0 });
   try {
     file.exec("BEGIN EXCLUSIVE");
-    writeFileSync(pidFile, JSON.stringify({ pid: process.pid, started: startOf(process.pid), host: hostname() }));
+    writeFileSync(
+      pidFile,
+      JSON.stringify({ pid: process.pid, started: processStart(process.pid) ?? "", host: hostname() }),
+    );
   } catch (error) {
     file.close();
     if (isBusy(error)) throw inUse(dir, readHolder(pidFile));
@@ -64,21 +67,5 @@ function readHolder(pidFile: string): Holder | undefined {
 }
 
 function isAlive({ pid, started, host }: Holder): boolean {
-  const now = startOf(pid);
-  return host === hostname() && now !== "" && now === started;
-}
-
-/** "" when there is no such process. */
-function startOf(pid: number): string {
-  try {
-    // The name, in brackets, may hold anything; the start is field 22 of the line and 20th after it.
-    if (process.platform === "linux")
-      return readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[19] ?? "";
-    return execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], {
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "ignore"],
-    }).trim();
-  } catch {
-    return "";
-  }
+  return host === hostname() && processStart(pid) === started;
 }
