@@ -60,7 +60,8 @@ function openStore() {
   return store;
 }
 
-setInterval(() => {}, 1e9); // the store alone keeps no process alive
+// The store alone keeps no process alive; whoever runs this does, and takes it along.
+process.stdin.on("close", () => process.exit(1)).resume();
 if (mode === "hold") openStore();
 else if (mode === "storm") {
   const store = openStore();

@@ -2,11 +2,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { onTestFinished } from "vitest";
 import type { Line } from "./store-child.ts";
 
 const SCRIPT = fileURLToPath(new URL("./store-child.ts", import.meta.url));
 
-/** Runs store-child.ts; dead when it is disposed of. */
+/** Runs store-child.ts; killed when it is disposed of, or when the test ends in any other way. */
 export class StoreProcess implements AsyncDisposable {
   readonly lines: Line[] = [];
   readonly #child: ChildProcess;
@@ -14,7 +15,8 @@ export class StoreProcess implements AsyncDisposable {
   #wake: () => void = () => {};
 
   constructor(...args: string[]) {
-    this.#child = spawn(process.execPath, [SCRIPT, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+    this.#child = spawn(process.execPath, [SCRIPT, ...args], { stdio: ["pipe", "pipe", "inherit"] });
+    onTestFinished(() => this.kill());
     this.#ended = once(this.#child, "close");
     if (!this.#child.stdout) throw new Error("no standard output");
     createInterface({ input: this.#child.stdout }).on("line", (line) => {
