@@ -46,7 +46,7 @@ export class LlamaCppBackend implements LLMBackend {
     this.#sessions = new Sessions(engine.sequences, saved, clock, config.sessionTTLSeconds * 1000);
     this.#scheduler = new Scheduler(new ChunkSizer(engine.context.batchSize), () => clock.now(), deps.trace);
     this.facts = {
-      modelName: basename(engine.file.path).replace(/[.]gguf$/i, ""),
+      modelName: config.modelName ?? basename(engine.file.path).replace(/[.]gguf$/i, ""),
       device: engine.device,
       ...(engine.warning !== undefined && { warning: engine.warning }),
       contextTokens: config.contextTokens,

@@ -64,6 +64,8 @@ export const InstanceConfig = z.strictObject({
   /** File with the pool's token. Read at the start and again when a caller's token does not match. */
   tokenFile: z.string(),
   model: z.strictObject({ uri: z.string(), sha256: z.string(), quantization: z.string() }).optional(),
+  /** What answers as `model`. Absent: the name of the model's file. */
+  modelName: z.string().optional(),
   /** Where the model file (GGUF) or folder already is. Absent: the instance fetches `model.uri` into `cacheDir` itself. */
   modelPath: z.string().optional(),
   /** Shared model cache. */

@@ -14,15 +14,15 @@ export interface LocalPlaces {
 
 /** The plan as processes of this machine: the loopback address, free ports, models that are already here. */
 export function localSpecs(plan: PoolPlan, places: LocalPlaces): ProcessSpec[] {
-  return plan.variants
-    .flatMap((variant) => variant.instances)
-    .map((instance) => localSpec(plan.pool, instance, places));
+  return plan.variants.flatMap(({ modelName, instances }) =>
+    instances.map((instance) => localSpec(plan.pool, modelName, instance, places)),
+  );
 }
 
 /** Instances with equal keys share one download. */
 export const modelKey = ({ uri, sha256 }: { uri: string; sha256: string }): string => `${uri} ${sha256}`;
 
-function localSpec(pool: string, instance: InstancePlan, places: LocalPlaces): ProcessSpec {
+function localSpec(pool: string, modelName: string, instance: InstancePlan, places: LocalPlaces): ProcessSpec {
   const { id, variant, revision, drainSeconds, memoryLimitBytes, cpuLimit, model } = instance;
   const modelPath = model && places.models.get(modelKey(model));
   return {
@@ -41,7 +41,7 @@ function localSpec(pool: string, instance: InstancePlan, places: LocalPlaces): P
       port: 0,
       metricsPort: 0,
       tokenFile: places.tokenFile,
-      ...(model && { model }),
+      ...(model && { model, modelName }),
       ...(modelPath !== undefined && { modelPath }),
       cacheDir: places.cacheDir,
       stateDir: join(places.instancesDir, id),
