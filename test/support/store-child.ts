@@ -62,8 +62,11 @@ function openStore() {
 
 // The store alone keeps no process alive; whoever runs this does, and takes it along.
 process.stdin.on("close", () => process.exit(1)).resume();
-if (mode === "hold") openStore();
-else if (mode === "storm") {
+if (mode === "hold") {
+  const store = openStore();
+  // Held, or the garbage collector would close its files.
+  process.once("exit", () => void store.close());
+} else if (mode === "storm") {
   const store = openStore();
   const worker = async (w: number) => {
     for (let n = 0; ; n++) {
