@@ -4,8 +4,8 @@ import type { Commits } from "./commits.ts";
 import type { Journal } from "./journal.ts";
 import { type BindingRecord, newRow } from "./records.ts";
 
-/** Sessions that are remembered. Above it the one that was used least recently is forgotten early. */
-const MOST_BINDINGS = 100_000;
+/** Sessions that one store remembers. */
+export const MOST_BINDINGS = 100_000;
 /** How far behind the tables may be with the last use of a session, in milliseconds: a turn of a known session writes nothing. */
 const USE_STEP_MS = 60_000;
 /** Least time between two looks for sessions that are over, in milliseconds. */
@@ -18,6 +18,8 @@ export interface BindingsDeps {
   /** A session that is not used for so long is forgotten. */
   ttlMs: number;
   nextRow: number;
+  /** Sessions that are remembered: above it the one that was used least recently is forgotten early. */
+  most: number;
 }
 
 /** Which session lives where, least recently used first. */
@@ -55,7 +57,7 @@ export class Bindings {
     const known = this.#byKey.get(session.key);
     if (!known) {
       const record: BindingRecord = { ...newRow(this.#nextRow++), value, usedAt: clock.now(), storedUse: 0 };
-      if (this.#byKey.size >= MOST_BINDINGS) this.#dropFirst();
+      if (this.#byKey.size >= this.#deps.most) this.#dropFirst();
       this.restore(record);
       journal.bindings.mark(record);
       return { durable: true, undo: () => this.#drop(record) };

@@ -9,8 +9,8 @@ import type { Ledger } from "./ledger.ts";
 import { type EpisodeRecord, newRow } from "./records.ts";
 import { Wakeups } from "./wakeups.ts";
 
-/** Episodes that are kept, ended ones included. Above it the one that ended first is forgotten early. */
-const MOST_EPISODES = 100_000;
+/** Episodes that one store keeps. */
+export const MOST_EPISODES = 100_000;
 
 export interface EpisodesDeps {
   clock: Clock;
@@ -19,6 +19,8 @@ export interface EpisodesDeps {
   ledger: Ledger;
   /** Of the first new row. */
   nextRow: number;
+  /** Episodes that are kept, ended ones included: above it the one that ended first is forgotten early. */
+  most: number;
 }
 
 /** All episodes, active and ended, by tenant and id; ends and forgets them when their time comes. */
@@ -205,10 +207,11 @@ export class Episodes {
   }
 
   #makeRoom(): void {
-    if (this.#count < MOST_EPISODES) return;
+    const { most } = this.#deps;
+    if (this.#count < most) return;
     const [oldest] = this.#ended;
     if (!oldest) {
-      throw new LLMPoolError("queue_full", `${MOST_EPISODES} episodes are active, as many as one router takes`, {
+      throw new LLMPoolError("queue_full", `${most} episodes are active, as many as one router takes`, {
         retryAfterSeconds: 10,
       });
     }

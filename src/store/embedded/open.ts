@@ -2,11 +2,11 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
-import { Bindings } from "./bindings.ts";
+import { Bindings, MOST_BINDINGS } from "./bindings.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { Commits } from "./commits.ts";
 import { openDatabase, openDirectory, openEphemeralDatabase } from "./database.ts";
-import { Episodes } from "./episodes.ts";
+import { Episodes, MOST_EPISODES } from "./episodes.ts";
 import { Journal, type Moment } from "./journal.ts";
 import { Ledger } from "./ledger.ts";
 import { load } from "./load.ts";
@@ -59,8 +59,9 @@ function build(db: DatabaseSync, unlock: () => void, options: EmbeddedStoreOptio
   const journal = new Journal(db, now);
   const commits = new Commits(journal, clock, log);
   const ledger = new Ledger(journal, next);
-  const episodes = new Episodes({ clock, journal, commits, ledger, nextRow: next.episode });
-  const bindings = new Bindings({ clock, journal, commits, ttlMs: sessionTTLSeconds * 1000, nextRow: next.binding });
+  const episodes = new Episodes({ clock, journal, commits, ledger, nextRow: next.episode, most: MOST_EPISODES });
+  const ttlMs = sessionTTLSeconds * 1000;
+  const bindings = new Bindings({ clock, journal, commits, ttlMs, nextRow: next.binding, most: MOST_BINDINGS });
 
   for (const bucket of loaded.buckets) ledger.restoreBucket(bucket);
   for (const reservation of loaded.reservations) {
