@@ -27,13 +27,13 @@ test("no one is ahead of the picked one by deadline, but for those who had more 
       const picked = pickFair(list, share);
       if (!picked) return expect.unreachable();
       const { pick, floor } = picked;
-      expect(pick.flow.turns).toBeLessThanOrEqual(floor + LEAD);
+      expect(floor).toBe(Math.min(...list.map((c) => c.flow.turns)));
       const below = list.some((c) => c.flow.running < share);
-      for (const other of list) {
-        const stoodBack = below ? other.flow.running >= share : other.flow.running > pick.flow.running;
-        if (stoodBack) continue;
-        expect(other.flow.turns).toBeGreaterThanOrEqual(floor);
-        if (other.deadline < pick.deadline) expect(other.flow.turns).toBeGreaterThan(floor + LEAD);
+      const inTurn = list.filter((c) => (below ? c.flow.running < share : c.flow.running <= pick.flow.running));
+      const least = Math.min(...inTurn.map((c) => c.flow.turns));
+      expect(pick.flow.turns).toBeLessThanOrEqual(least + LEAD);
+      for (const other of inTurn) {
+        if (other.deadline < pick.deadline) expect(other.flow.turns).toBeGreaterThan(least + LEAD);
       }
     }),
   );

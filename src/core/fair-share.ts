@@ -24,20 +24,24 @@ export const LEAD = 1;
  * turns ahead stands back too: otherwise a caller with ever new, tiny timeouts would always go first. Of those left, the earliest
  * deadline wins. So a deadline decides who is next, but not how much a flow gets in the long run.
  *
- * `floor` is the least number of turns among those that could have been picked: where a newcomer begins.
+ * `floor` is the least number of turns of all of them: where a newcomer begins, and nobody who waits is lifted to it.
  */
 export function pickFair<C extends Candidate>(
   candidates: readonly C[],
   share: number,
 ): { pick: C; floor: number } | undefined {
   let fewest = Number.POSITIVE_INFINITY;
-  for (const { flow } of candidates) fewest = Math.min(fewest, flow.running);
-  const mayRun = ({ running }: Flow) => (fewest < share ? running < share : running === fewest);
   let floor = Number.POSITIVE_INFINITY;
-  for (const { flow } of candidates) if (mayRun(flow)) floor = Math.min(floor, flow.turns);
+  for (const { flow } of candidates) {
+    fewest = Math.min(fewest, flow.running);
+    floor = Math.min(floor, flow.turns);
+  }
+  const mayRun = ({ running }: Flow) => (fewest < share ? running < share : running === fewest);
+  let least = Number.POSITIVE_INFINITY;
+  for (const { flow } of candidates) if (mayRun(flow)) least = Math.min(least, flow.turns);
   let pick: C | undefined;
   for (const candidate of candidates) {
-    if (!mayRun(candidate.flow) || candidate.flow.turns > floor + LEAD) continue;
+    if (!mayRun(candidate.flow) || candidate.flow.turns > least + LEAD) continue;
     if (pick === undefined || isSooner(candidate, pick)) pick = candidate;
   }
   return pick && { pick, floor };

@@ -214,7 +214,7 @@ test("equal shares in the long run: tiny timeouts and many requests earn a flow 
       expect(counts).toHaveLength(flows);
       expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(LEAD + 1 + slots);
     }),
-    { numRuns: 12 },
+    { numRuns: 40 },
   );
 });
 
