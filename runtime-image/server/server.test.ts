@@ -27,10 +27,15 @@ test("beyond slots and queue a request is refused at once, and the others are an
 test("a client that leaves the queue is forgotten", async () => {
   const { client, generated, server } = await instanceServer({}, 1);
   const hangUp = new AbortController();
-  const calls = ["!stub stall", "hello", "hello"].map((text) =>
-    client.post("/v1/chat/completions", says(text), { signal: hangUp.signal }).catch(String),
-  );
+  const call = (text: string) =>
+    client.post("/v1/chat/completions", says(text), { signal: hangUp.signal }).catch(String);
+  // One after another: whichever came first would run.
+  const calls = [call("!stub stall")];
   await eventually("one runs", () => generated.length === 1);
+  calls.push(call("hello"), call("hello"));
+  await eventually("two wait", async () =>
+    (await server.metrics.metrics.expose()).includes("llmpool_instance_requests_waiting 2"),
+  );
   hangUp.abort();
   await Promise.all(calls);
   await server.idle();
