@@ -80,9 +80,10 @@ test("closing ends streams with an error, refuses new requests and leaves no con
 
 test("a drain waits for those who run and wait, and tells connections to close", async () => {
   const { client, server, generated } = await instanceServer({}, 1);
-  const slow = "!stub interTokenMs=20 replyTokens=10\nhello";
-  const calls = [client.post("/v1/chat/completions", says(slow)), client.post("/v1/chat/completions", hello)];
+  const slow = "!stub interTokenMs=100 replyTokens=20\nhello";
+  const calls = [client.post("/v1/chat/completions", says(slow))];
   await eventually("one runs", () => generated.length === 1);
+  calls.push(client.post("/v1/chat/completions", hello));
   await eventually("one waits", async () =>
     (await server.metrics.metrics.expose()).includes("llmpool_instance_requests_waiting 1"),
   );
