@@ -1,9 +1,7 @@
-import { createHash } from "node:crypto";
 import type { Usage } from "../api/backend.ts";
 import type { InstanceObject } from "../api/http.ts";
 import { type Attempt, Breakers } from "../core/breaker.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
-import { hashAgent } from "../core/mapping.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
 import { type DeadlineCode, InstanceQueue, type Slot } from "../core/queue.ts";
 import { Speed } from "../core/speed.ts";
@@ -11,6 +9,7 @@ import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Identity } from "./identify.ts";
+import { candidates, instanceObject, leastLoaded, type Place } from "./place.ts";
 
 /** How long an endpoint that refused a connection is left alone, in milliseconds; its supervisor knows better by then. */
 const SUSPECT_MS = 1_000;
@@ -46,23 +45,6 @@ export interface Seat {
   attempt: Attempt;
   /** Gives the slot back, with what the answer told about the instance's speed. Idempotent. */
   release(measured?: { usage: Usage; firstTokenMs: number; totalMs: number }): void;
-}
-
-/** An instance of the plan, and what stands behind it now. */
-interface Place {
-  plan: InstancePlan;
-  modelName: string;
-  roles: string[];
-  queue: InstanceQueue;
-  speed: Speed;
-  sessions: number;
-  /** Undefined: nothing has that id yet. */
-  endpoint: Endpoint | undefined;
-  /** The endpoint that refused a connection a moment ago. */
-  suspect: string | undefined;
-  /** On the clock's scale; undefined while it takes traffic. */
-  downSince: number | undefined;
-  cancelMove: (() => void) | undefined;
 }
 
 /** Ends a wait for an instance that stays down: look elsewhere. */
@@ -125,9 +107,9 @@ export class Seats {
   choose(identity: Identity, bound: string | undefined): InstancePlan {
     const home = bound === undefined ? undefined : this.#places.get(bound);
     if (home) return home.plan;
-    const candidates = this.#candidates(identity);
-    const ready = candidates.filter(this.#isReady);
-    const from = ready.length > 0 ? ready : candidates;
+    const able = candidates([...this.#places.values()], identity);
+    const ready = able.filter(this.#isReady);
+    const from = ready.length > 0 ? ready : able;
     const best = leastLoaded(from, identity.hint);
     if (!best) {
       throw new LLMPoolError("instance_unavailable", "this variant of the pool has no instances; scale it up", {
@@ -240,22 +222,6 @@ export class Seats {
     };
   }
 
-  #candidates({ instance, role, agent, model }: Identity): Place[] {
-    if (instance) return this.#byId([instance.id]);
-    if (role) return this.#byId(role.instances);
-    const all = [...this.#places.values()];
-    if (agent !== undefined) {
-      const own = all.filter((p) => p.plan.variant === "default");
-      return own.length === 0 ? [] : own.slice(hashAgent(agent, own.length)).slice(0, 1);
-    }
-    if (model !== undefined) return all.filter((p) => p.modelName === model);
-    return all.filter((p) => p.plan.variant === "default");
-  }
-
-  #byId(ids: readonly string[]): Place[] {
-    return ids.flatMap((id) => this.#places.get(id) ?? []);
-  }
-
   /** A slot, or MOVE when the instance has been down for too long. */
   async #wait(place: Place, ask: Ask): Promise<Slot | typeof MOVE> {
     if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
@@ -358,42 +324,4 @@ export class Seats {
         this.#cancelCount = clock.after(COUNT_SESSIONS_MS, () => this.#countSessions());
       });
   }
-}
-
-/** Fewest requests, then fewest sessions; between equals the hint's favourite, else the first. */
-function leastLoaded(places: readonly Place[], hint: string | undefined): Place | undefined {
-  let best: Place | undefined;
-  for (const place of places) if (!best || compare(place, best, hint) < 0) best = place;
-  return best;
-}
-
-function compare(a: Place, b: Place, hint: string | undefined): number {
-  const load = a.queue.running + a.queue.waiting - (b.queue.running + b.queue.waiting);
-  if (load !== 0) return load;
-  if (hint !== undefined) return score(hint, b.plan.id).compare(score(hint, a.plan.id));
-  return a.sessions - b.sessions;
-}
-
-/** Rendezvous hashing: the same hint prefers the same instance, whichever others there are. */
-function score(hint: string, id: string): Buffer {
-  return createHash("sha256").update(`${id}\n${hint}`).digest();
-}
-
-function instanceObject({ plan, roles, queue, sessions, endpoint }: Place): InstanceObject {
-  return {
-    object: "instance",
-    id: plan.id,
-    variant: plan.variant,
-    state: endpoint?.state ?? "Pending",
-    roles,
-    queued: queue.waiting,
-    running: queue.running,
-    sessions,
-    tokens_per_second: endpoint?.tokensPerSecond ?? null,
-    restarts: endpoint?.restarts ?? 0,
-    device: endpoint?.device ?? null,
-    message: endpoint?.message ?? null,
-    ...(endpoint?.pid !== undefined && { pid: endpoint.pid }),
-    ...(endpoint?.pod !== undefined && { pod: endpoint.pod }),
-  };
 }

@@ -1,0 +1,53 @@
+import type { InstancePlan } from "../core/plan/types.ts";
+import type { Binding, Episode } from "../core/store.ts";
+import { LLMPoolError } from "../lib/errors.ts";
+import type { Answer } from "./answer.ts";
+import type { Caller } from "./auth.ts";
+import type { Identity } from "./identify.ts";
+import type { InferenceRequest, Route } from "./request.ts";
+
+/** The caller closed its connection; never sent, only told apart. */
+export const HANG_UP = new LLMPoolError("invalid_request", "the caller hung up");
+
+/** One call to a model, from its first byte to its settled reservation. All of its state is here; made by Inference. */
+export interface Call {
+  id: string;
+  route: Route;
+  answer: Answer;
+  startedAt: number;
+  /** Aborted with the LLMPoolError that the caller is to see, or HANG_UP. */
+  abort: AbortController;
+  role: string;
+  /**
+   * What it waits for; undefined once tokens flow. No closure: V8 puts a function literal that is assigned to a property among the old
+   * objects, and what it can reach, here all of the call, stays until the next full collection.
+   */
+  stage: "queued" | "prefill" | undefined;
+  /** In the line, from 1. */
+  position: () => number;
+  /** In lines, over all attempts, in milliseconds. */
+  waitedMs: number;
+  /** When the last attempt left for its instance. */
+  sentAt: number;
+  firstTokenAt: number;
+  tokens: number;
+  lastTokenAt: number;
+}
+export type NewBinding = Omit<Binding, "lastUsedAt">;
+/** What an admitted call needs to run. */
+export interface Job {
+  request: InferenceRequest;
+  caller: Caller;
+  identity: Identity;
+  binding: NewBinding | undefined;
+  instance: InstancePlan;
+  /** Tokens set aside: the instance's hard limit. */
+  reserved: number;
+  episode: Episode | undefined;
+  /** Prompt tokens that no warm cache can spare. */
+  prefillTokens: number;
+  /** Where the session was bound is no longer in the plan. */
+  leftInstance: boolean;
+  /** On the clock's scale. */
+  deadline: number;
+}
