@@ -58,6 +58,14 @@ describe("one process at a time", () => {
     await (await home.open()).close();
   });
 
+  test("where the file names a living process, no lock is needed to believe it", async () => {
+    const store = await home.open();
+    const named = readFileSync(path("pid"));
+    await store.close();
+    writeFileSync(path("pid"), named);
+    expect(openError(home).message).toContain(`in use by process ${process.pid}`);
+  });
+
   test("a file of a dead process whose pid another one has now does not keep anybody out", async () => {
     writeFileSync(path("pid"), JSON.stringify({ pid: 1, started: "1", host: "elsewhere" }));
     await (await home.open()).close();

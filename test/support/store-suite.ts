@@ -126,6 +126,13 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         expect(await store.openReservations()).toEqual([]);
       });
 
+      test("an admission shows the limits that apply, not what is only counted", async () => {
+        const { budgets } = await admit(ask({ claims: [KEY], ...inEpisode("e") }));
+        expect(budgets.map((b) => b.scope)).toEqual(["key"]);
+        const limited = await admit(ask({ claims: [KEY], ...inEpisode("f", { budgetTokens: 500 }) }));
+        expect(limited.budgets).toContainEqual({ scope: "episode", id: "f", limit: 500, spent: 0, reserved: 100 });
+      });
+
       test("a request that never reached an instance costs nothing", async () => {
         const request = ask({ claims: [KEY] });
         await admit(request);
@@ -320,9 +327,15 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
       });
 
       test("ends as idle when nothing runs and nothing happens", async () => {
+        const told: string[] = [];
+        store.onEpisodeEvent((e, event) => event.kind === "ended" && told.push(e.id));
+        await admit(ask({ ...inEpisode("quiet", { idleTimeoutSeconds: 20 }), requestId: "quiet" }));
+        await store.settle("quiet", null);
         const request = ask(inEpisode("e", { idleTimeoutSeconds: 20 }));
         await admit(request);
         await home.advance(60_000);
+        // Nobody asked about it.
+        expect(told).toEqual(["quiet"]);
         expect((await episode("e")).state).toBe("active");
         await store.settle(request.requestId, null);
         await home.advance(19_999);
@@ -504,6 +517,54 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         expect(ended).toMatchObject({ kind: "ended", at: began + 30_000, data: { reason: "idle" } });
         await home.advance(55_001);
         expect(await store.episode("t", "short")).toBeUndefined();
+      });
+
+      test("idleness counts from the last admission before", async () => {
+        const idle = inEpisode("e", { idleTimeoutSeconds: 50 });
+        await store.startEpisode("t", { ...idle.episode });
+        await home.advance(40_000);
+        await admit(ask(idle));
+        await reopen(20_000);
+        expect((await episode("e")).state).toBe("active");
+        await home.advance(30_000);
+        expect((await episode("e")).endReason).toBe("idle");
+      });
+
+      test("sessions have their last use, episode and age", async () => {
+        const session = (id: string, episodeId: string) => ({
+          tenant: "t",
+          key: id,
+          id,
+          role: "coder",
+          instance: "0",
+          episodeId,
+        });
+        const use = (id: string, episodeId: string) => admit(ask({ session: session(id, episodeId) }));
+        await use("s", "e");
+        await use("r", "e");
+        await home.advance(3_600_000);
+        await use("s", "e");
+        await use("r", "f");
+        await reopen(3_600_000);
+        expect((await store.bindings("t")).map((b) => [b.id, b.episodeId])).toEqual([
+          ["s", "e"],
+          ["r", "f"],
+        ]);
+        await reopen(3_600_000);
+        expect(await store.bindings("t")).toEqual([]);
+      });
+
+      test("a reservation of an episode that is forgotten never counts for another", async () => {
+        const request = ask(inEpisode("e", { timeoutSeconds: 10, retainSeconds: 5 }));
+        await admit(request);
+        await reopen(20_000);
+        await reopen();
+        await store.startEpisode("t", { id: "f", settings: SETTINGS });
+        await reopen();
+        expect((await episode("f")).tokensReserved).toBe(0);
+        await store.settle(request.requestId, usage(50));
+        expect((await episode("f")).tokensUsed).toBe(0);
+        expect(await store.openReservations()).toEqual([]);
       });
 
       test("what a process before left open is no progress and no activity when it is settled", async () => {

@@ -84,10 +84,10 @@ export class Journal {
     try {
       for (const table of this.#tables) table.write();
       for (const { episode, event } of this.#events) {
-        if (episode.gone) continue;
         const { seq, kind, at, data } = event;
         this.#sql.addEvent.run(episode.row, seq % EVENTS_KEPT, seq, kind, at, JSON.stringify(data));
       }
+      // After the events: an episode that came and went in one turn leaves none.
       for (const row of this.#forgotten) this.#sql.dropEvents.run(row);
       this.#sql.commit.run();
     } catch (error) {

@@ -72,18 +72,15 @@ function build(db: DatabaseSync, unlock: () => void, options: EmbeddedStoreOptio
   for (const binding of loaded.bindings) bindings.restore(binding);
   const ran = loaded.episodes.filter((episode) => !episode.life.ended).length;
   for (const episode of loaded.episodes) episodes.restore(episode);
-  for (const episode of loaded.episodes) episodes.refresh(episode);
-  // Settings may have changed since: what is too old now is written off before anybody asks.
+  // Looking at them ends those that ran out; now, before anybody asks.
+  const active = episodes.active().length;
   journal.commit();
-  if (loaded.episodes.length + loaded.reservations.length + loaded.bindings.length > 0) {
-    const active = episodes.active().length;
-    log.info("state is back", {
-      episodes: active,
-      endedMeanwhile: ran - active,
-      openReservations: loaded.reservations.length,
-      sessions: bindings.size,
-    });
-  }
+  log.info("the store is open", {
+    episodes: active,
+    endedMeanwhile: ran - active,
+    openReservations: loaded.reservations.length,
+    sessions: bindings.size,
+  });
   return new EmbeddedStore({ clock, random, log, journal, commits, ledger, episodes, bindings, unlock });
 }
 

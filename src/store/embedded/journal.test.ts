@@ -1,0 +1,73 @@
+import { describe, expect, test } from "vitest";
+import { openEphemeralDatabase } from "./database.ts";
+import { Journal } from "./journal.ts";
+import { newRow, type ReservationRecord } from "./records.ts";
+
+function setup() {
+  const db = openEphemeralDatabase();
+  const journal = new Journal(db, () => ({ ms: 0, bootId: "b", bootMs: 0, wallMs: 0 }));
+  const rows = () =>
+    db
+      .prepare("SELECT request_id FROM reservations ORDER BY row")
+      .all()
+      .map((c) => c.request_id);
+  return { journal, rows };
+}
+
+function reservation(row: number, tokens = 1): ReservationRecord {
+  return {
+    ...newRow(row),
+    ...{
+      requestId: `r${row}`,
+      tenant: "t",
+      instance: "0",
+      tokens,
+      charges: [],
+      episode: undefined,
+      at: 0,
+      recovered: false,
+    },
+  };
+}
+
+describe("a commit", () => {
+  test("writes the last state of each record, and nothing for one that came and went", () => {
+    const { journal, rows } = setup();
+    const [kept, gone] = [reservation(1), reservation(2)];
+    for (const record of [kept, gone]) journal.reservations.mark(record);
+    gone.gone = true;
+    journal.commit();
+    expect(rows()).toEqual(["r1"]);
+    kept.gone = true;
+    journal.reservations.mark(kept);
+    expect(journal.isDirty).toBe(true);
+    journal.commit();
+    expect(rows()).toEqual([]);
+    expect(journal.isDirty).toBe(false);
+  });
+
+  test("that fails in the middle writes nothing, and the next one writes all of it", () => {
+    const { journal, rows } = setup();
+    const [good, bad] = [reservation(1), reservation(2, 0.5)];
+    for (const record of [good, bad]) journal.reservations.mark(record);
+    expect(() => journal.commit()).toThrow();
+    expect(rows()).toEqual([]);
+    bad.gone = true;
+    journal.commit();
+    expect(rows()).toEqual(["r1"]);
+  });
+
+  test("that fails forgets what came and went, so that a disk that stays full fills no memory", () => {
+    const { journal } = setup();
+    const brief = reservation(1);
+    journal.reservations.mark(brief);
+    brief.gone = true;
+    journal.buckets.mark({
+      ...newRow(1),
+      ...{ scope: "key", tenant: "", id: "k", episodeRow: null, windowSeconds: 0, window: 0.5, spent: 0, reserved: 0 },
+    });
+    expect(() => journal.commit()).toThrow();
+    expect(journal.reservations.isDirty).toBe(false);
+    expect(journal.buckets.isDirty).toBe(true);
+  });
+});
