@@ -233,6 +233,8 @@ function errors(log: Logger): ErrorRequestHandler {
       res.destroy();
       return;
     }
+    // What is left of a body that was refused is not read: the connection cannot carry another request.
+    if (status === 413) res.set("connection", "close");
     res.status(status).set(headers).json(body);
   };
 }

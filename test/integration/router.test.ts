@@ -199,6 +199,12 @@ describe("a request and its answer", () => {
     expect(at(0).received).toEqual([]);
   });
 
+  test("refuses a control body above the limit, too, and closes the connection", async () => {
+    const response = await fetch(`${rig.router.url}/v1/episodes`, { method: "POST", body: " ".repeat(9 * 2 ** 20) });
+    expect(response.status).toBe(413);
+    expect(response.headers.get("connection")).toBe("close");
+  });
+
   test.each([
     ["GET", "/v1/chat/completions", 405, "POST"],
     ["DELETE", "/v1/models", 405, "GET"],
