@@ -197,6 +197,41 @@ describe("what is written", () => {
       }
     }
     expect(size()).toBe(before);
+    // And so waits for nothing.
+    let turned = false;
+    setImmediate(() => {
+      turned = true;
+    });
+    await store.admit(ask({ session }));
+    expect(turned).toBe(false);
+  });
+
+  test("whatever is acknowledged is in the log by then", async () => {
+    await using store = await home.open();
+    const size = () => statSync(path("state.db-wal")).size;
+    const request = ask({ claims: [KEY], episode: { id: "e", settings: SETTINGS } });
+    const session = { tenant: "t", key: "s", id: "s", role: "coder", instance: "0" };
+    const calls = {
+      admit: () => store.admit(request),
+      rebind: () => store.rebind(request.requestId, "1", session),
+      settle: () => store.settle(request.requestId, usage(1)),
+      startEpisode: () => store.startEpisode("t", { id: "f", settings: SETTINGS }),
+      progress: () => store.progress("t", "f", "patch"),
+      endEpisode: () => store.endEpisode("t", "f", "finished"),
+      dropBinding: () => store.dropBinding("t", "s"),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const before = size();
+      await call();
+      expect(size(), name).toBeGreaterThan(before);
+    }
+    // The second waits for what the first has not written yet.
+    const twice = ask({ claims: [KEY] });
+    await store.admit(twice);
+    const before = size();
+    void store.settle(twice.requestId, usage(1));
+    await store.settle(twice.requestId, usage(1));
+    expect(size()).toBeGreaterThan(before);
   });
 
   test("nothing is left of what is over", async () => {
@@ -272,6 +307,7 @@ test.runIf(hasPrlimit())(
       ["session of it", ["a"]],
       ["budget", [0, 100]],
       ["start", "store_unavailable"],
+      ["settle of what was never written", ["store_unavailable", "store_unavailable", 0, 100]],
       ["settle", "store_unavailable"],
       ["ended", "short"],
       ["denied without the disk", "done"],

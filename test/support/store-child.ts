@@ -122,9 +122,14 @@ if (mode === "hold") {
   say({ note: "admit", value: await codeOf(store.admit(request("b"))) });
   say({ note: "episode of it", value: (await store.episode("t", "b")) ?? null });
   say({ note: "session of it", value: (await store.bindings("t")).map((b) => b.id) });
-  const { spent, reserved } = await store.budget(claim, "t");
-  say({ note: "budget", value: [spent, reserved] });
+  const budget = async () => {
+    const { spent, reserved } = await store.budget(claim, "t");
+    return [spent, reserved];
+  };
+  say({ note: "budget", value: await budget() });
   say({ note: "start", value: await codeOf(store.startEpisode("t", { id: "c", settings: STORM_SETTINGS })) });
+  const hasty = await Promise.all([codeOf(store.admit(request("g"))), codeOf(store.settle("g", null))]);
+  say({ note: "settle of what was never written", value: [...hasty, ...(await budget())] });
   say({
     note: "settle",
     value: await codeOf(store.settle("a", { promptTokens: 30, completionTokens: 0, cachedTokens: 0 })),

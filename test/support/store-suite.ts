@@ -330,6 +330,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         const told: string[] = [];
         store.onEpisodeEvent((e, event) => event.kind === "ended" && told.push(e.id));
         await admit(ask({ ...inEpisode("quiet", { idleTimeoutSeconds: 20 }), requestId: "quiet" }));
+        await home.advance(30_000);
         await store.settle("quiet", null);
         const request = ask(inEpisode("e", { idleTimeoutSeconds: 20 }));
         await admit(request);
@@ -378,6 +379,12 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         stop();
         await store.startEpisode("t", { id: "f", settings: SETTINGS });
         expect(told).toHaveLength(4);
+      });
+
+      test("whoever asks sees what was done before, acknowledged or not", async () => {
+        await store.startEpisode("t", { id: "e", settings: SETTINGS });
+        void store.progress("t", "e", "patch");
+        expect(await store.episodeEvents("t", "e", 0)).toHaveLength(2);
       });
 
       test("keeps a bounded number of events, the latest", async () => {
@@ -544,6 +551,8 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         await use("r", "e");
         await home.advance(3_600_000);
         await use("s", "e");
+        await use("r", "e");
+        await home.advance(1);
         await use("r", "f");
         await reopen(3_600_000);
         expect((await store.bindings("t")).map((b) => [b.id, b.episodeId])).toEqual([
