@@ -341,6 +341,18 @@ describe("faults", () => {
     expect(text).toMatch(/data: \[DONE\]\n\n$/);
   });
 
+  test("an instance that fails five times in a row gets no more until a probe of it succeeds", async () => {
+    at(0).behave = (_call, res) => refuse(res, 502, "upstream_error");
+    const served = async () => (await rig.chat({ model: "stub" })).headers.get("x-llmpool-instance");
+    for (let i = 0; i < 5; i++) expect(await served()).toBe("0");
+    for (let i = 0; i < 3; i++) expect(await served()).toBe("1");
+    at(0).behave = answerHello;
+    rig.clock.advance(30_000);
+    expect(await served()).toBe("0");
+    expect(await served()).toBe("0");
+    expect(at(0).received).toHaveLength(7);
+  });
+
   test("a caller who does not read is cut off, and its slot is free again", async () => {
     const line = chunk("x".repeat(64 * 1024));
     at(0).behave = ({ aborted }, res) => {
