@@ -101,7 +101,7 @@ export class Informer<T extends KubeObject, I extends string = never> implements
   onChange(keysOf: KeysOf<T>, add: (key: string) => void): () => void {
     const handler = { keysOf, add };
     this.#handlers.add(handler);
-    for (const object of this.#cache.list()) this.#tell(handler, object);
+    for (const object of this.#cache.list()) this.#tell(handler, [object]);
     return () => this.#handlers.delete(handler);
   }
 
@@ -129,24 +129,22 @@ export class Informer<T extends KubeObject, I extends string = never> implements
     if (known && known.metadata.uid !== uid) this.#removed(keyOf(given));
     const object = this.#keep(given);
     const before = this.#cache.set(object);
-    for (const handler of this.#handlers) {
-      // Both: a changed label or owner concerns the old one too.
-      if (before) this.#tell(handler, before);
-      this.#tell(handler, object);
-    }
+    // Both: a changed label or owner concerns the old one too.
+    const concerned = before ? [before, object] : [object];
+    for (const handler of this.#handlers) this.#tell(handler, concerned);
   }
 
   #removed(key: string): void {
     const before = this.#cache.delete(key);
-    if (before) for (const handler of this.#handlers) this.#tell(handler, before);
+    if (before) for (const handler of this.#handlers) this.#tell(handler, [before]);
   }
 
   /** A handler that throws loses one notice, and nobody else does. */
-  #tell({ keysOf, add }: { keysOf: KeysOf<T>; add: (key: string) => void }, object: T): void {
+  #tell({ keysOf, add }: { keysOf: KeysOf<T>; add: (key: string) => void }, concerned: T[]): void {
     try {
-      for (const key of keysOf(object)) add(key);
+      for (const key of new Set(concerned.flatMap((object) => [...keysOf(object)]))) add(key);
     } catch (error) {
-      this.#log.error("a handler of changes failed", { key: keyOf(object), error: messageOf(error) });
+      this.#log.error("a handler of changes failed", { keys: concerned.map(keyOf), error: messageOf(error) });
     }
   }
 }

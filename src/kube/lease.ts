@@ -3,7 +3,8 @@ import { messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { sleep } from "../lib/sleep.ts";
 import type { Client } from "./client.ts";
-import { isConflict, isNotFound } from "./errors.ts";
+import { withDeadline } from "./deadline.ts";
+import { ConnectionError, isConflict, isNotFound } from "./errors.ts";
 import type { KubeMetrics } from "./metrics.ts";
 import { type KubeObject, microTime } from "./object.ts";
 import { RESOURCES } from "./resource.ts";
@@ -58,14 +59,15 @@ export async function acquireLease(options: LeaseOptions, signal: AbortSignal): 
   for (;;) {
     signal.throwIfAborted();
     try {
-      const lease = await client.find<Lease>(RESOURCES.leases, { namespace, name }, signal);
-      const version = lease?.metadata.resourceVersion;
-      if (seen?.version !== version) seen = { version, at: clock.now() };
-      if (lease === undefined || isFree(lease, identity, clock.now() - (seen?.at ?? 0))) {
+      const leadership = await attempt(settled, signal, async (signal) => {
+        const lease = await client.find<Lease>(RESOURCES.leases, { namespace, name }, signal);
+        const version = lease?.metadata.resourceVersion;
+        if (seen?.version !== version) seen = { version, at: clock.now() };
+        if (lease && !isFree(lease, identity, clock.now() - (seen?.at ?? 0))) return undefined;
         const askedAt = { now: clock.now(), wall: clock.wall() };
-        const held = await take(settled, lease, signal);
-        return new Leadership(settled, held, askedAt);
-      }
+        return new Leadership(settled, await take(settled, lease, signal), askedAt);
+      });
+      if (leadership) return leadership;
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       // Another was faster, or the server is away.
@@ -73,6 +75,12 @@ export async function acquireLease(options: LeaseOptions, signal: AbortSignal): 
     }
     await sleep(clock, settled.retryMs * (1 + random()), signal);
   }
+}
+
+/** Half of the renew deadline: one connection that died unnoticed must not cost the lease. */
+function attempt<T>(settled: Settled, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = () => new ConnectionError(`lease ${settled.name}`, new Error("no answer in time"));
+  return withDeadline(settled.clock, settled.renewDeadlineMs / 2, late, signal, work);
 }
 
 function isFree({ spec }: Lease, identity: string, unchangedMs: number): boolean {
@@ -195,15 +203,16 @@ export class Leadership implements AsyncDisposable {
   async #renewOnce(): Promise<void> {
     const { signal } = this.#end;
     const { clock } = this.#options;
-    let askedAt = { now: clock.now(), wall: clock.wall() };
-    try {
-      await this.#update(askedAt.wall, signal);
-    } catch (error) {
-      if (!isConflict(error) && !isNotFound(error)) throw error;
-      await this.#reread(signal);
-      askedAt = { now: clock.now(), wall: clock.wall() };
-      await this.#update(askedAt.wall, signal);
-    }
+    const askedAt = { now: clock.now(), wall: clock.wall() };
+    await attempt(this.#options, signal, async (signal) => {
+      try {
+        await this.#update(askedAt.wall, signal);
+      } catch (error) {
+        if (!isConflict(error) && !isNotFound(error)) throw error;
+        await this.#reread(signal);
+        await this.#update(askedAt.wall, signal);
+      }
+    });
     // It may have been lost while the answer was under way.
     signal.throwIfAborted();
     this.#renewedAt = askedAt;

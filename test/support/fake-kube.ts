@@ -32,7 +32,10 @@ export interface Fault {
 /** One open watch. */
 export interface Watching {
   call: Seen;
+  /** Nothing while it is stalled. */
   send(line: string): void;
+  /** Exactly these, stalled or not. */
+  bytes(bytes: Uint8Array | string): void;
   end(): void;
   reset(): void;
   /** From now on nothing comes any more, and nobody is told. */
@@ -110,6 +113,11 @@ export class FakeKube implements AsyncDisposable {
   /** No old version can be watched from any more. */
   compact(): void {
     this.store.compacted = this.store.version;
+  }
+
+  /** Resets every connection there is. */
+  dropConnections(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
   async close(): Promise<void> {
@@ -243,6 +251,7 @@ export class FakeKube implements AsyncDisposable {
     const watching: Watching = {
       call,
       send: (line) => void (silent || response.write(`${line}\n`)),
+      bytes: (bytes) => void response.write(bytes),
       end: () => void response.end(),
       reset: () => reset(response),
       stall: () => {

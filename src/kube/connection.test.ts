@@ -1,0 +1,205 @@
+import { readFileSync } from "node:fs";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { Certificates } from "../../scripts/cluster/certificates.ts";
+import { FakeClock } from "../../test/support/fake-clock.ts";
+import { FakeKube } from "../../test/support/fake-kube.ts";
+import { tempDir } from "../../test/support/temp-dir.ts";
+import { type Clock, systemClock } from "../lib/clock.ts";
+import { Client } from "./client.ts";
+import { Connection } from "./connection.ts";
+import { type Credentials, findCluster, inCluster } from "./credentials.ts";
+import { ConnectionError } from "./errors.ts";
+import { fromKubeconfig } from "./kubeconfig.ts";
+import { RESOURCES } from "./resource.ts";
+
+const config = { apiVersion: "v1", kind: "ConfigMap", metadata: { namespace: "default", name: "a" } };
+
+async function authority() {
+  const dir = await tempDir();
+  const certificates = await Certificates.create(join(dir, "pki"));
+  await certificates.issue("server", { cn: "server", names: ["IP:127.0.0.1"] });
+  await certificates.issue("client", { cn: "client", group: "testers" });
+  const read = (name: string) => readFileSync(certificates.file(name), "utf8");
+  const server = { key: read("server.key"), cert: read("server.crt") };
+  return { dir, certificates, read, server };
+}
+
+async function serve(tls: Parameters<typeof FakeKube.start>[0]) {
+  const kube = await FakeKube.start(tls);
+  onTestFinished(() => kube.close());
+  kube.store.create("v1/configmaps", config);
+  return kube;
+}
+
+function connect(credentials: Credentials, clock: Clock = systemClock) {
+  const connection = new Connection({ credentials, clock, userAgent: "test/1" });
+  onTestFinished(() => connection.close());
+  return new Client({ connection, clock });
+}
+
+const get = (client: Client) => client.get(RESOURCES.configMaps, { namespace: "default", name: "a" });
+
+test("300 calls through a kubeconfig with a client certificate take at most two connections", async () => {
+  const { dir, certificates, read, server } = await authority();
+  const kube = await serve({ ...server, ca: read("ca.crt"), requestCert: true, rejectUnauthorized: true });
+  const path = join(dir, "config");
+  await certificates.kubeconfig(path, kube.url, "client");
+  const client = connect(fromKubeconfig(path));
+  for (let i = 0; i < 300; i++) await get(client);
+  expect(kube.seen.length).toBe(300);
+  // Two are allowed: a connection may be replaced while one waits for it.
+  expect(kube.connections).toBeLessThanOrEqual(2);
+  expect(kube.seen[0]?.headers["user-agent"]).toBe("test/1");
+});
+
+test("a pod's own credentials: its token is read again, at once when the server refuses it and else once a minute", async () => {
+  const { dir, read, server } = await authority();
+  const kube = await serve(server);
+  const mount = join(dir, "mount");
+  await mkdir(mount);
+  await writeFile(join(mount, "ca.crt"), read("ca.crt"));
+  await writeFile(join(mount, "namespace"), "here\n");
+  await writeFile(join(mount, "token"), "one\n");
+  const env = { KUBERNETES_SERVICE_HOST: "127.0.0.1", KUBERNETES_SERVICE_PORT: String(kube.port) };
+  const credentials = await inCluster(env, mount);
+  if (!credentials) throw new Error("no cluster");
+  expect(credentials.namespace).toBe("here");
+  const clock = new FakeClock();
+  const client = connect(credentials, clock);
+  kube.tokens = new Set(["one"]);
+  await get(client);
+
+  await writeFile(join(mount, "token"), "two");
+  kube.tokens = new Set(["two"]);
+  await get(client);
+  expect(kube.seen.map((call) => call.headers.authorization)).toEqual(["Bearer one", "Bearer one", "Bearer two"]);
+
+  await writeFile(join(mount, "token"), "three");
+  kube.tokens = new Set(["two", "three"]);
+  clock.advance(59_000);
+  await get(client);
+  expect(kube.seen.at(-1)?.headers.authorization).toBe("Bearer two");
+  clock.advance(1_000);
+  await get(client);
+  expect(kube.seen.at(-1)?.headers.authorization).toBe("Bearer three");
+  expect(kube.connections).toBe(1);
+
+  kube.tokens = new Set();
+  await expect(get(client)).rejects.toMatchObject({ status: 401, reason: "Unauthorized" });
+});
+
+test("a replaced authority and a replaced client certificate are taken up without a restart", async () => {
+  const { dir, certificates, read, server } = await authority();
+  const kube = await serve({ ...server, ca: read("ca.crt"), requestCert: true, rejectUnauthorized: true });
+  const path = join(dir, "config");
+  const files = { "certificate-authority": join(dir, "ca"), cert: join(dir, "cert"), key: join(dir, "key") };
+  const write = async (from: Certificates) => {
+    await writeFile(files["certificate-authority"], readFileSync(from.file("ca.crt")));
+    await writeFile(files.cert, readFileSync(from.file("client.crt")));
+    await writeFile(files.key, readFileSync(from.file("client.key")));
+  };
+  await write(certificates);
+  await writeFile(
+    path,
+    JSON.stringify({
+      clusters: [{ name: "c", cluster: { server: kube.url, "certificate-authority": "ca" } }],
+      users: [{ name: "u", user: { "client-certificate": "cert", "client-key": "key" } }],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u", namespace: "ns" } }],
+      "current-context": "x",
+    }),
+  );
+  const client = connect(fromKubeconfig(path));
+  await get(client);
+
+  const next = await Certificates.create(join(dir, "next"));
+  await next.issue("server", { cn: "server", names: ["IP:127.0.0.1"] });
+  await next.issue("client", { cn: "client", group: "testers" });
+  kube.setCertificates({
+    key: readFileSync(next.file("server.key")),
+    cert: readFileSync(next.file("server.crt")),
+    ca: readFileSync(next.file("ca.crt")),
+    requestCert: true,
+  });
+  kube.dropConnections();
+  // The old connection is gone, the new one is not trusted: that is said, and then the files are read again.
+  await expect(get(client)).rejects.toBeInstanceOf(ConnectionError);
+  await write(next);
+  await get(client);
+});
+
+test("a server that nobody vouches for is not talked to", async () => {
+  const { dir, server } = await authority();
+  const kube = await serve(server);
+  const other = await Certificates.create(join(dir, "other"));
+  const ca = readFileSync(other.file("ca.crt"));
+  const client = connect({ ...kube.credentials, read: async () => ({ headers: {}, tls: { ca } }) });
+  await expect(get(client)).rejects.toThrow(/cannot reach the API server at https:\/\/127.0.0.1:\d+: .*certificate/);
+  expect(kube.seen).toEqual([]);
+});
+
+test("a credential plugin is run by the library, and again when the server refuses what it gave", async () => {
+  const { dir, read, server } = await authority();
+  const kube = await serve(server);
+  kube.tokens = new Set(["from-plugin"]);
+  const plugin = join(dir, "plugin.sh");
+  const credential = {
+    apiVersion: "client.authentication.k8s.io/v1",
+    kind: "ExecCredential",
+    status: { token: "from-plugin" },
+  };
+  await writeFile(plugin, `#!/bin/sh\necho '${JSON.stringify(credential)}'\n`);
+  await chmod(plugin, 0o755);
+  const path = join(dir, "config");
+  const ca = Buffer.from(read("ca.crt")).toString("base64");
+  await writeFile(
+    path,
+    JSON.stringify({
+      clusters: [{ name: "c", cluster: { server: kube.url, "certificate-authority-data": ca } }],
+      users: [
+        { name: "u", user: { exec: { apiVersion: "client.authentication.k8s.io/v1", command: plugin, args: [] } } },
+      ],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
+      "current-context": "x",
+    }),
+  );
+  await get(connect(await findCluster({ env: {}, kubeconfig: path })));
+  expect(kube.seen[0]?.headers.authorization).toBe("Bearer from-plugin");
+});
+
+test("several kubeconfigs are one; of two entries of a name the first counts", async () => {
+  const dir = await tempDir();
+  const file = async (name: string, server: string, context: string) => {
+    const path = join(dir, name);
+    const cluster = { name: "c", cluster: { server } };
+    const contexts = [{ name: context, context: { cluster: "c", namespace: context } }];
+    await writeFile(path, JSON.stringify({ clusters: [cluster], contexts, "current-context": context }));
+    return path;
+  };
+  const paths = [await file("1", "https://one", "a"), join(dir, "absent"), await file("2", "https://two", "b")].join(
+    ":",
+  );
+  expect(fromKubeconfig(paths)).toMatchObject({ server: "https://one", namespace: "a" });
+  expect(fromKubeconfig(paths, "b")).toMatchObject({ server: "https://one", namespace: "b" });
+  expect(() => fromKubeconfig(paths, "c")).toThrow(/has no context "c" with a cluster; it has a, b: choose one/);
+});
+
+test("where there is no cluster, the message says what to do", async () => {
+  const dir = await tempDir();
+  await expect(findCluster({ env: { HOME: dir } })).rejects.toThrow(
+    /no kubeconfig at .*: set KUBECONFIG or --kubeconfig/,
+  );
+  await writeFile(join(dir, "text"), "- no\n- kubeconfig: [");
+  await expect(findCluster({ env: { KUBECONFIG: join(dir, "text") } })).rejects.toThrow(/is no kubeconfig: /);
+});
+
+test("a closed connection says so, and can be closed again", async () => {
+  const kube = await serve(undefined);
+  const connection = new Connection({ credentials: kube.credentials, clock: systemClock, userAgent: "t" });
+  const client = new Client({ connection, clock: systemClock });
+  await get(client);
+  await connection.close();
+  await connection.close();
+  await expect(get(client)).rejects.toThrow("the connection is closed");
+});
