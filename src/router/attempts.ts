@@ -5,7 +5,7 @@ import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ERRORS, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
-import { type Call, HANG_UP, type Job } from "./call.ts";
+import { type Call, HANG_UP, type Job, limitOf } from "./call.ts";
 import { generateTranslation } from "./generate.ts";
 import type { LiveCalls } from "./live.ts";
 import type { RouterMetrics } from "./metrics.ts";
@@ -92,19 +92,17 @@ export class Attempts {
 
   async #seat(call: Call, job: Job): Promise<Seat> {
     const { seats, store, clock, metrics } = this.#deps;
-    const { caller, identity, binding, instance, episode, deadline } = job;
+    const { caller, identity, binding, instance } = job;
     const { signal } = call.abort;
-    const episodeEnd = episode ? clock.now() + episode.remainingMs : Number.POSITIVE_INFINITY;
     const seat = await seats.take({
       instance: instance.id,
       pinned: identity.instance !== undefined,
       flow: flowOf(caller.tenant, identity.episodeId),
-      deadline: Math.min(deadline, episodeEnd),
-      deadlineCode: episodeEnd < deadline ? "episode_deadline_exceeded" : "request_timeout",
+      limit: () => limitOf(call),
       prefillTokens: job.prefillTokens,
-      onWait: (position) => {
+      onWait: (ticket) => {
         call.stage = "queued";
-        call.position = position;
+        call.ticket = ticket;
       },
       signal,
       ...(binding && { sessionKey: binding.key }),
@@ -120,6 +118,7 @@ export class Attempts {
       metrics.rebinds.inc(1);
     }
     call.stage = "prefill";
+    call.ticket = undefined;
     call.sentAt = clock.now();
     return seat;
   }
@@ -136,7 +135,7 @@ export class Attempts {
       INSTANCE_HEADERS.requestId,
       call.id,
       INSTANCE_HEADERS.timeoutMs,
-      String(Math.max(1, Math.floor(job.deadline - clock.now()))),
+      String(Math.max(1, Math.floor(call.deadline - clock.now()))),
       INSTANCE_HEADERS.maxTotalTokens,
       String(job.reserved),
     ];
@@ -174,7 +173,7 @@ export class Attempts {
       answer: call.answer,
       startedAt: call.startedAt,
       streaming: request.stream,
-      stage: () => (call.stage === "queued" ? `queued ${call.position()}` : call.stage),
+      stage: () => (call.stage === "queued" ? `queued ${call.ticket?.position()}` : call.stage),
       tokens: () => call.tokens,
       onTokens: () => {
         if (identity.episodeId === undefined) return;

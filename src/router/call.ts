@@ -1,5 +1,6 @@
 import type { InstancePlan } from "../core/plan/types.ts";
-import type { Binding, Episode } from "../core/store.ts";
+import type { DeadlineCode, Ticket } from "../core/queue.ts";
+import type { Binding } from "../core/store.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
@@ -23,8 +24,11 @@ export interface Call {
    * objects, and what it can reach, here all of the call, stays until the next full collection.
    */
   stage: "queued" | "prefill" | undefined;
-  /** In the line, from 1. */
-  position: () => number;
+  /** Its place in the line, while it waits. */
+  ticket: Ticket | undefined;
+  /** When its own time is over, and when its episode's is; on the clock's scale. */
+  deadline: number;
+  episodeEnd: number;
   /** In lines, over all attempts, in milliseconds. */
   waitedMs: number;
   /** When the last attempt left for its instance. */
@@ -43,11 +47,15 @@ export interface Job {
   instance: InstancePlan;
   /** Tokens set aside: the instance's hard limit. */
   reserved: number;
-  episode: Episode | undefined;
   /** Prompt tokens that no warm cache can spare. */
   prefillTokens: number;
   /** Where the session was bound is no longer in the plan. */
   leftInstance: boolean;
-  /** On the clock's scale. */
-  deadline: number;
+}
+
+/** What ends the wait of a call, and the code that says so. */
+export function limitOf({ deadline, episodeEnd }: Call): { deadline: number; code: DeadlineCode } {
+  return episodeEnd < deadline
+    ? { deadline: episodeEnd, code: "episode_deadline_exceeded" }
+    : { deadline, code: "request_timeout" };
 }

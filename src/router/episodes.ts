@@ -45,6 +45,14 @@ interface Subscriber {
   end(): void;
 }
 
+/** Something that runs for an episode. */
+export interface EpisodeWork {
+  /** The episode has this much time from now on, in milliseconds. */
+  extended(remainingMs: number): void;
+  /** It is over, and so is this. */
+  ended(reason: LLMPoolError): void;
+}
+
 export interface EpisodeWatchDeps {
   store: StateStore;
   clock: Clock;
@@ -60,7 +68,7 @@ export interface EpisodeWatchDeps {
 export class EpisodeWatch {
   readonly #deps: EpisodeWatchDeps;
   /** Running requests by episode, so that an end can cut them off. */
-  readonly #running = new Map<string, Set<(reason: LLMPoolError) => void>>();
+  readonly #running = new Map<string, Set<EpisodeWork>>();
   readonly #subscribers = new Map<string, Set<Subscriber>>();
   /** Active episodes; heartbeats need no question to the store for the others. */
   readonly #active = new Map<string, { tenant: string; id: string }>();
@@ -84,13 +92,13 @@ export class EpisodeWatch {
     return this.#active.size;
   }
 
-  /** `abort` is called when the episode ends before the returned function was. */
-  track(tenant: string, episodeId: string, abort: (reason: LLMPoolError) => void): () => void {
+  /** Tells `work` what becomes of the episode, until the returned function is called. */
+  track(tenant: string, episodeId: string, work: EpisodeWork): () => void {
     const key = keyOf(tenant, episodeId);
     const set = this.#running.get(key) ?? new Set();
-    this.#running.set(key, set.add(abort));
+    this.#running.set(key, set.add(work));
     return () => {
-      set.delete(abort);
+      set.delete(work);
       if (set.size === 0) this.#running.delete(key);
     };
   }
@@ -143,11 +151,14 @@ export class EpisodeWatch {
     if (event.kind === "started") this.#active.set(key, { tenant, id });
     const data = eventObject(id, event);
     for (const subscriber of this.#subscribers.get(key) ?? []) subscriber.send(event.kind, data, event.seq);
+    if (event.kind === "extended") {
+      for (const work of this.#running.get(key) ?? []) work.extended(episode.remainingMs);
+    }
     if (event.kind !== "ended") return;
     this.#active.delete(key);
     this.#deps.onEnded(episode);
     const reason = abortError(episode);
-    for (const abort of [...(this.#running.get(key) ?? [])]) abort(reason);
+    for (const work of [...(this.#running.get(key) ?? [])]) work.ended(reason);
     for (const subscriber of [...(this.#subscribers.get(key) ?? [])]) subscriber.end();
   }
 

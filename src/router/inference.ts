@@ -7,7 +7,7 @@ import { Answer } from "./answer.ts";
 import { Attempts, type AttemptsDeps } from "./attempts.ts";
 import { type Authenticate, type Caller, requireRole, requireScope } from "./auth.ts";
 import { claimsOf, deniedError, worstCase } from "./budget.ts";
-import { type Call, HANG_UP, type NewBinding } from "./call.ts";
+import { type Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { type Identity, identify, ownerOf, sessionKey } from "./identify.ts";
 import { parseRequest, type Route, readBody, withSystemPrompt } from "./request.ts";
@@ -55,7 +55,9 @@ export class Inference {
       abort: new AbortController(),
       role: "none",
       stage: undefined,
-      position: nowhere,
+      ticket: undefined,
+      deadline: Number.POSITIVE_INFINITY,
+      episodeEnd: Number.POSITIVE_INFINITY,
       waitedMs: 0,
       sentAt: 0,
       firstTokenAt: 0,
@@ -118,10 +120,20 @@ export class Inference {
     if (session && isNew) seats.bound(instance.id);
 
     const limitMs = Math.min(identity.timeoutMs ?? Number.POSITIVE_INFINITY, plan.router.requestTimeoutSeconds * 1000);
-    const deadline = call.startedAt + limitMs;
-    const stopTimer = clock.after(deadline - clock.now(), () => call.abort.abort(timeoutError(limitMs)));
+    call.deadline = call.startedAt + limitMs;
+    if (admission.episode) call.episodeEnd = clock.now() + admission.episode.remainingMs;
+    const stopTimer = clock.after(call.deadline - clock.now(), () => call.abort.abort(timeoutError(limitMs)));
     const untrack =
-      episodeId === undefined ? () => {} : watch.track(caller.tenant, episodeId, (reason) => call.abort.abort(reason));
+      episodeId === undefined
+        ? () => {}
+        : watch.track(caller.tenant, episodeId, {
+            ended: (reason) => call.abort.abort(reason),
+            extended: (remainingMs) => {
+              call.episodeEnd = clock.now() + remainingMs;
+              const { deadline, code } = limitOf(call);
+              call.ticket?.setDeadline(deadline, code);
+            },
+          });
     try {
       await this.#attempts.run(call, {
         request,
@@ -130,11 +142,9 @@ export class Inference {
         binding,
         instance,
         reserved: admission.reserved,
-        episode: admission.episode,
         // Only a number that is exact, of a prompt that is surely cold, is a reason to refuse.
         prefillTokens: isNew && instance.backend === "stub" ? promptTokens : 0,
         leftInstance: !isNew && session.bound !== instance.id,
-        deadline,
       });
     } finally {
       stopTimer();
@@ -175,7 +185,6 @@ export class Inference {
     void work.finally(() => this.#open.delete(work));
   }
 }
-const nowhere = () => 0;
 function timeoutError(limitMs: number): LLMPoolError {
   return new LLMPoolError("request_timeout", `the request did not end within ${limitMs / 1000} s`, {
     param: "x-request-timeout",

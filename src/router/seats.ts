@@ -3,7 +3,7 @@ import type { InstanceObject } from "../api/http.ts";
 import { type Attempt, Breakers } from "../core/breaker.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import { type DeadlineCode, InstanceQueue, type Slot } from "../core/queue.ts";
+import { type DeadlineCode, InstanceQueue, type Slot, type Ticket } from "../core/queue.ts";
 import { Speed } from "../core/speed.ts";
 import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -25,14 +25,13 @@ export interface Ask {
   sessionKey?: string;
   /** From `flowOf`. */
   flow: string;
-  /** On the clock's scale, in milliseconds. */
-  deadline: number;
-  deadlineCode: DeadlineCode;
+  /** Asked again for each line it joins: an episode may be extended meanwhile. On the clock's scale, in milliseconds. */
+  limit: () => { deadline: number; code: DeadlineCode };
   /** Prompt tokens that must be read in any case. */
   prefillTokens: number;
   signal: AbortSignal;
-  /** Told, while it waits, how to find its position (from 1). */
-  onWait: (position: () => number) => void;
+  /** Told when it has to wait: its place in the line. */
+  onWait: (ticket: Ticket) => void;
 }
 
 /** A slot on a ready instance. */
@@ -225,7 +224,8 @@ export class Seats {
   /** A slot, or MOVE when the instance has been down for too long. */
   async #wait(place: Place, ask: Ask): Promise<Slot | typeof MOVE> {
     if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
-    const { flow, deadline, deadlineCode, prefillTokens, signal, sessionKey } = ask;
+    const { flow, prefillTokens, signal, sessionKey } = ask;
+    const { deadline, code: deadlineCode } = ask.limit();
     const ticket = place.queue.enqueue({
       flow,
       deadline,
@@ -234,7 +234,7 @@ export class Seats {
       signal,
       ...(sessionKey !== undefined && { session: sessionKey }),
     });
-    if (ticket.position() > 0) ask.onWait(() => ticket.position());
+    if (ticket.position() > 0) ask.onWait(ticket);
     try {
       return await ticket.slot;
     } catch (reason) {
