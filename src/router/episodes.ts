@@ -69,6 +69,8 @@ export class EpisodeWatch {
   readonly #deps: EpisodeWatchDeps;
   /** Running requests by episode, so that an end can cut them off. */
   readonly #running = new Map<string, Set<EpisodeWork>>();
+  /** Those that ended since the last beat: work that was admitted in that very moment is told, too. */
+  readonly #ended = new Map<string, LLMPoolError>();
   readonly #subscribers = new Map<string, Set<Subscriber>>();
   /** Active episodes; heartbeats need no question to the store for the others. */
   readonly #active = new Map<string, { tenant: string; id: string }>();
@@ -95,6 +97,8 @@ export class EpisodeWatch {
   /** Tells `work` what becomes of the episode, until the returned function is called. */
   track(tenant: string, episodeId: string, work: EpisodeWork): () => void {
     const key = keyOf(tenant, episodeId);
+    const over = this.#ended.get(key);
+    if (over) work.ended(over);
     const set = this.#running.get(key) ?? new Set();
     this.#running.set(key, set.add(work));
     return () => {
@@ -148,7 +152,10 @@ export class EpisodeWatch {
   #onEvent(episode: Episode, event: EpisodeEvent): void {
     const { tenant, id } = episode;
     const key = keyOf(tenant, id);
-    if (event.kind === "started") this.#active.set(key, { tenant, id });
+    if (event.kind === "started") {
+      this.#active.set(key, { tenant, id });
+      this.#ended.delete(key);
+    }
     const data = eventObject(id, event);
     for (const subscriber of this.#subscribers.get(key) ?? []) subscriber.send(event.kind, data, event.seq);
     if (event.kind === "extended") {
@@ -158,6 +165,7 @@ export class EpisodeWatch {
     this.#active.delete(key);
     this.#deps.onEnded(episode);
     const reason = abortError(episode);
+    this.#ended.set(key, reason);
     for (const work of [...(this.#running.get(key) ?? [])]) work.ended(reason);
     for (const subscriber of [...(this.#subscribers.get(key) ?? [])]) subscriber.end();
   }
@@ -175,6 +183,7 @@ export class EpisodeWatch {
   }
 
   async #beat(): Promise<void> {
+    this.#ended.clear();
     const { store, instancesOf, writeLine } = this.#deps;
     for (const { tenant, id } of [...this.#active.values()]) {
       const episode = await store.episode(tenant, id).catch(() => undefined);
