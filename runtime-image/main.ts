@@ -17,7 +17,7 @@ export async function main(configText: string | undefined): Promise<void> {
   try {
     const config = parseConfig(configText);
     instance = await Instance.listen(config, { createBackend, resolveModel, clock: systemClock, log, report });
-    endOnRequest(instance, config.requestTimeoutSeconds * 1000);
+    endOnRequest(instance, (config.drainSeconds ?? config.requestTimeoutSeconds) * 1000);
     await instance.load();
   } catch (error) {
     if (!(error instanceof StartError)) throw error;

@@ -13,6 +13,10 @@ const ROOMS: Record<string, { ours: string[]; packages: string[] }> = {
   "src/supervisor": { ours: ["src/core", "src/models", "src/api", "src/lib"], packages: ["undici"] },
   "src/router": { ours: ["src/core", "src/api", "src/lib"], packages: ["express", "undici", "zod"] },
   "src/client": { ours: ["src/api"], packages: [] },
+  operator: {
+    ours: ["src/core", "src/kube", "src/api", "src/lib"],
+    packages: ["@kubernetes/client-node"],
+  },
   "runtime-image": {
     ours: ["src/core", "src/models", "src/api", "src/lib"],
     packages: ["node-llama-cpp", "@huggingface/jinja", "zod"],

@@ -76,6 +76,8 @@ export const InstanceConfig = z.strictObject({
   /** Warm KV caches, and requests that run at once. */
   sessions: z.int().min(1),
   requestTimeoutSeconds: z.int().min(1),
+  /** Time that running requests get after SIGTERM. Absent: `requestTimeoutSeconds`, unless a supervisor says it. */
+  drainSeconds: z.int().min(0).optional(),
   sessionTTLSeconds: z.int().min(1),
   warmupPrompt: z.string(),
   /** Threads to start with. Absent: what the process may use of the machine. */

@@ -17,7 +17,7 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     load: async () => (await import("./commands/validate.ts")).registerValidate,
   },
   render: {
-    description: "print the plan of a pool: its instances, ids, ports, roles and router settings",
+    description: "print the plan of a pool, or with --objects what the operator would apply",
     load: async () => (await import("./commands/render.ts")).registerRender,
   },
   status: {

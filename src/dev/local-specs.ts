@@ -1,6 +1,7 @@
 import { join } from "node:path";
+import { instanceConfig } from "../core/plan/instance-config.ts";
+import { type ProcessSpec, processSpec } from "../core/plan/process-spec.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import type { ProcessSpec } from "../supervisor/spec.ts";
 
 /** Where things are on this machine. */
 export interface LocalPlaces {
@@ -23,34 +24,15 @@ export function localSpecs(plan: PoolPlan, places: LocalPlaces): ProcessSpec[] {
 export const modelKey = ({ uri, sha256 }: { uri: string; sha256: string }): string => `${uri} ${sha256}`;
 
 function localSpec(pool: string, modelName: string, instance: InstancePlan, places: LocalPlaces): ProcessSpec {
-  const { id, variant, revision, drainSeconds, memoryLimitBytes, cpuLimit, model } = instance;
-  const modelPath = model && places.models.get(modelKey(model));
-  return {
-    id,
-    variant,
-    revision,
-    drainSeconds,
-    ...(memoryLimitBytes !== undefined && { memoryLimitBytes }),
-    ...(cpuLimit !== undefined && { cpuLimit }),
-    config: {
-      pool,
-      id,
-      variant,
-      backend: instance.backend,
-      host: "127.0.0.1",
-      port: 0,
-      metricsPort: 0,
-      tokenFile: places.tokenFile,
-      ...(model && { model, modelName }),
-      ...(modelPath !== undefined && { modelPath }),
-      cacheDir: places.cacheDir,
-      stateDir: join(places.instancesDir, id),
-      contextTokens: instance.contextTokens,
-      sessions: instance.sessions,
-      requestTimeoutSeconds: instance.requestTimeoutSeconds,
-      sessionTTLSeconds: instance.sessionTTLSeconds,
-      warmupPrompt: instance.warmupPrompt,
-      stub: instance.stub,
-    },
-  };
+  const { id, model } = instance;
+  const config = instanceConfig(pool, modelName, instance, {
+    host: "127.0.0.1",
+    port: 0,
+    metricsPort: 0,
+    tokenFile: places.tokenFile,
+    cacheDir: places.cacheDir,
+    stateDir: join(places.instancesDir, id),
+    modelPath: model && places.models.get(modelKey(model)),
+  });
+  return processSpec(instance, config);
 }

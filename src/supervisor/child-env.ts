@@ -1,4 +1,5 @@
 import type { InstanceConfig } from "../api/instance.ts";
+import { processEnv } from "../core/process-env.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -26,16 +27,6 @@ const ALLOWED = new Set([
 ]);
 const ALLOWED_PREFIXES = ["HF_", "PIP_"];
 
-/**
- * Keeps processes small, of which there are many: without these a llama.cpp instance took 80 MB more at its start and 180 MB more after a
- * few requests, in free lists of glibc's arenas and in V8's young generation. Nothing got slower.
- */
-const SMALL = {
-  MALLOC_ARENA_MAX: "1",
-  MALLOC_TRIM_THRESHOLD_: "131072",
-  NODE_OPTIONS: "--max-semi-space-size=4",
-};
-
 /** The whole environment of a child. */
 export function childEnv(parent: Env, config: InstanceConfig): Record<string, string> {
   const env: Record<string, string> = {};
@@ -43,9 +34,7 @@ export function childEnv(parent: Env, config: InstanceConfig): Record<string, st
     if (value !== undefined && allowed(name)) env[name] = value;
   }
   env.LLMPOOL_INSTANCE = JSON.stringify(config);
-  // Every sequence's decode and sampling step waits in a libuv thread; the rest is for files and DNS. Read once, when Node starts.
-  env.UV_THREADPOOL_SIZE = String(Math.max(4, config.sessions + 4));
-  return { ...env, ...SMALL };
+  return { ...env, ...processEnv(config.sessions) };
 }
 
 const allowed = (name: string): boolean =>

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Command } from "commander";
-import { load } from "js-yaml";
+import { load, loadAll } from "js-yaml";
 import { describe, expect, test } from "vitest";
 import { tempDir } from "../../../test/support/temp-dir.ts";
 import { loadPool } from "../../api/load.ts";
@@ -130,6 +130,17 @@ describe("render", () => {
       code: 1,
     });
     expect((await run(["render", "-f", "pool.yaml", "--name", "b"], { cwd })).out).toMatch(/^pool: b$/m);
+  });
+
+  test("prints the objects of a cluster with --objects, whatever this machine's environment says", async () => {
+    const env = { APEX_LLM_INSTANCES: "2" };
+    const { out, err } = await run(["render", "-f", "stub.yaml", "--objects"], { env });
+    const objects = loadAll(out) as { kind: string; metadata: { name: string }; spec?: { replicas?: number } }[];
+    const list = JSON.parse((await run(["render", "-f", "stub.yaml", "--objects", "-o", "json"])).out);
+    expect(list.items).toEqual(objects);
+    const { name } = objects.find(({ kind }) => kind === "Deployment")?.metadata ?? {};
+    expect(objects.find(({ kind }) => kind === "StatefulSet")?.spec?.replicas).toBe(3);
+    expect(err).toBe(`left out: Secret ${name}-token, which the operator makes once, at random\n`);
   });
 
   test.each([[["render"]], [["render", "-f", "stub.yaml", "-o", "xml"]], [["validate", "-f"]]])(

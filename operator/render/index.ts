@@ -1,0 +1,3 @@
+export { namesOf } from "./names.ts";
+export { renderPool } from "./render.ts";
+export { defaultImages } from "./settings.ts";

@@ -1,0 +1,66 @@
+import type { V1Volume, V1VolumeMount } from "@kubernetes/client-node";
+import type { InstancePlan } from "../../src/core/plan/types.ts";
+import type { Wire } from "../../src/kube/object.ts";
+import { cacheName, namesOf } from "./names.ts";
+import { PATHS } from "./pod.ts";
+import type { RenderedVariant } from "./variant.ts";
+
+interface Mounted {
+  volume: Wire<V1Volume>;
+  mount: Wire<V1VolumeMount>;
+}
+
+const PVC_URI = /^pvc:\/\/([^/]+)\/(.+)$/;
+
+/** Where the model of a `pvc://` URI lies in the pod. */
+export function modelPathOf({ model }: InstancePlan): string | undefined {
+  const [, claim, path] = PVC_URI.exec(model?.uri ?? "") ?? [];
+  return claim === undefined ? undefined : `${PATHS.claims}/${claim}/${path}`;
+}
+
+/** What an instance's pod mounts, and where. */
+export function instanceVolumes(variant: RenderedVariant): Mounted[] {
+  const { pool, plan, model, packed, cache } = variant;
+  const names = namesOf(pool);
+  const [, claim] = PVC_URI.exec(model.model?.uri ?? "") ?? [];
+  return [
+    {
+      volume: { name: "token", secret: { secretName: names.token, defaultMode: 0o440 } },
+      mount: { name: "token", mountPath: PATHS.token, readOnly: true },
+    },
+    { volume: { name: "state", emptyDir: {} }, mount: { name: "state", mountPath: PATHS.state } },
+    { volume: { name: "tmp", emptyDir: {} }, mount: { name: "tmp", mountPath: "/tmp" } },
+    {
+      volume: cache
+        ? { name: "cache", persistentVolumeClaim: { claimName: cache.claimName ?? cacheName(pool, plan.name) } }
+        : { name: "cache", emptyDir: {} },
+      mount: { name: "cache", mountPath: PATHS.cache },
+    },
+    ...(claim === undefined
+      ? []
+      : [
+          {
+            volume: { name: "model", persistentVolumeClaim: { claimName: claim, readOnly: true } },
+            mount: { name: "model", mountPath: `${PATHS.claims}/${claim}`, readOnly: true },
+          },
+        ]),
+    ...(packed
+      ? [
+          {
+            // Its keys change with the scale, in pods that run: no subPath, which would freeze them.
+            volume: { name: "instances", configMap: { name: names.variant(plan.name), defaultMode: 0o444 } },
+            mount: { name: "instances", mountPath: PATHS.instances, readOnly: true },
+          },
+        ]
+      : []),
+    // CUDA's processes exchange data there; a container's default is 64 MiB.
+    ...(plan.gpu
+      ? [
+          {
+            volume: { name: "shm", emptyDir: { medium: "Memory", sizeLimit: "1Gi" } },
+            mount: { name: "shm", mountPath: "/dev/shm" },
+          },
+        ]
+      : []),
+  ];
+}

@@ -1,0 +1,74 @@
+import type { LLMPool, Variant } from "../../src/api/llmpool.ts";
+import { planPool } from "../../src/core/plan/plan.ts";
+import { revisionOf } from "../../src/core/plan/revision.ts";
+import type { InstancePlan, PoolPlan, VariantPlan } from "../../src/core/plan/types.ts";
+
+/** One variant with everything that its pods are made of: the plan, and the fields of the spec that only pods have. */
+export interface RenderedVariant {
+  pool: string;
+  plan: VariantPlan;
+  /** Its first instance as it is, or would be when scaled up from 0: pods are made in its image. */
+  model: InstancePlan;
+  pods: number;
+  packed: boolean;
+  resources: NonNullable<Variant["resources"]>;
+  image: string | undefined;
+  podTemplate: object | undefined;
+  cache: NonNullable<Variant["model"]>["cache"];
+  /** Hash of what a running pod has to be replaced for, and of nothing that a new release of the operator brings. */
+  podRevision: string;
+}
+
+/** The variants of a plan of this pool, in its order. */
+export function variantsOf(pool: LLMPool, plan: PoolPlan): RenderedVariant[] {
+  const full = plan.variants.every((v) => v.instances.length > 0) ? plan : planPool(withInstances(pool));
+  return plan.variants.map((variant, at) => {
+    const model = full.variants[at]?.instances[0];
+    if (!model) throw new Error(`variant ${variant.name}: a plan without an instance`);
+    return variantOf(pool, variant, model);
+  });
+}
+
+function variantOf({ spec, metadata }: LLMPool, plan: VariantPlan, model: InstancePlan): RenderedVariant {
+  const own: Partial<Variant> = spec.variants?.find(({ name }) => name === plan.name) ?? {};
+  const packed = plan.gpu?.mode === "Packed";
+  const resources = own.resources ?? spec.resources ?? {};
+  const image = own.image ?? spec.image;
+  const podTemplate = own.podTemplate ?? spec.podTemplate;
+  const cache = model.backend === "stub" ? undefined : (own.model ?? spec.model)?.cache;
+  const podRevision = revisionOf({
+    // A supervisor replaces what it holds by itself.
+    instance: packed ? { backend: model.backend, secret: model.modelSecret } : model.revision,
+    gpu: plan.gpu,
+    resources,
+    image: image || undefined,
+    podTemplate,
+    cache,
+  });
+  const pods = plan.instances.reduce((most, { ordinal }) => Math.max(most, ordinal + 1), 0);
+  return {
+    pool: metadata.name,
+    plan,
+    model,
+    pods,
+    packed,
+    resources,
+    image: image || undefined,
+    podTemplate,
+    cache,
+    podRevision,
+  };
+}
+
+/** The same pool, with at least one instance everywhere. */
+function withInstances(pool: LLMPool): LLMPool {
+  const { spec } = pool;
+  const variants = spec.variants?.map((v) => ({
+    ...v,
+    ...(v.instances !== undefined && { instances: Math.max(1, v.instances) }),
+  }));
+  return {
+    ...pool,
+    spec: { ...spec, instances: Math.max(1, spec.instances), ...(variants && { variants }) },
+  };
+}
