@@ -1,4 +1,5 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Gauge, type Metric, Registry } from "prom-client";
+import { FastCounter, FastHistogram, type LabelSets } from "./series.ts";
 
 /**
  * Prometheus metrics with labels from closed sets only: each label comes with the set of values it may take, and any other value is
@@ -25,7 +26,6 @@ export interface Metrics {
   readonly contentType: string;
 }
 
-export type LabelSets<L extends string> = Record<L, ReadonlySet<string>>;
 type Labels<L extends string> = [L] extends [never] ? [] : [labels: Record<L, string>];
 
 export interface CounterMetric<L extends string> {
@@ -56,16 +56,19 @@ export function makeMetrics(): Metrics {
   const described: ReturnType<Metrics["describe"]> = [];
   const describe = (type: string, name: string, help: string, labels: object | undefined) =>
     described.push({ name, type, labels: Object.keys(labels ?? {}), help });
+  const register = <M extends FastCounter | FastHistogram>(metric: M): M => {
+    // A registry needs no more of a metric than its name and `get`.
+    registry.registerMetric(metric as unknown as Metric);
+    return metric;
+  };
   return {
     counter(name, help, labels) {
       describe("counter", name, help, labels);
-      const metric = new Counter({ name, help, labelNames: namesOf(labels), registers: [registry] });
-      const close = closedLabels(labels);
-      return { inc: (value, ...[given]) => (given ? metric.inc(close(given), value) : metric.inc(value)) };
+      return register(new FastCounter({ name, help, labels }));
     },
     gauge(name, help, labels) {
       describe("gauge", name, help, labels);
-      const metric = new Gauge({ name, help, labelNames: namesOf(labels), registers: [registry] });
+      const metric = new Gauge({ name, help, labelNames: Object.keys(labels ?? {}), registers: [registry] });
       const close = closedLabels(labels);
       return {
         set: (value, ...[given]) => (given ? metric.set(close(given), value) : metric.set(value)),
@@ -74,9 +77,7 @@ export function makeMetrics(): Metrics {
     },
     histogram(name, help, buckets, labels) {
       describe("histogram", name, help, labels);
-      const metric = new Histogram({ name, help, buckets, labelNames: namesOf(labels), registers: [registry] });
-      const close = closedLabels(labels);
-      return { observe: (value, ...[given]) => (given ? metric.observe(close(given), value) : metric.observe(value)) };
+      return register(new FastHistogram({ name, help, labels }, buckets));
     },
     onCollect: (run) => void collectors.push(run),
     describe: () => described,
@@ -87,10 +88,6 @@ export function makeMetrics(): Metrics {
     },
     contentType: registry.contentType,
   };
-}
-
-function namesOf(labels: LabelSets<string> | undefined): string[] {
-  return Object.keys(labels ?? {});
 }
 
 /** Copies labels only when one is outside its set: the usual call allocates nothing. */
