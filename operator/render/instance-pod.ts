@@ -154,6 +154,8 @@ function common(variant: RenderedVariant, { images }: RenderSettings) {
   return {
     name: CONTAINERS.instance,
     image: variant.image ?? images[variant.model.backend],
+    // The last words of a process that could not start, for the pool's conditions.
+    terminationMessagePolicy: "FallbackToLogsOnError",
     securityContext: CONTAINER_SECURITY,
     volumeMounts: instanceVolumes(variant).map(({ mount }) => mount),
   };

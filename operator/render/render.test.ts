@@ -326,6 +326,7 @@ describe("cards", () => {
       ["instance", "/etc/llmpool/instances/$(LLMPOOL_POD_INDEX)-0.json", [{ name: "gpu" }]],
       ["instance-1", "/etc/llmpool/instances/$(LLMPOOL_POD_INDEX)-1.json", [{ name: "gpu" }]],
     ]);
+    for (const c of containers) expect(c.resources?.limits?.memory).toBe(String(2 ** 30 + 128 * 2 ** 20));
     const ports = containers.flatMap((c) => c.ports ?? []);
     expect(new Set(ports.map((p) => p.containerPort)).size).toBe(ports.length);
     expect(new Set(ports.map((p) => p.name)).size).toBe(ports.length);

@@ -81,6 +81,7 @@ function routerPod({ pool, router }: PoolPlan, settings: RenderSettings): PodTem
           livenessProbe: httpProbe("/healthz", "http", 10, 6),
           readinessProbe: httpProbe("/readyz", "http", 1, 3),
           resources: { requests: { cpu: "100m", memory: "128Mi" }, limits: { memory: "1Gi" } },
+          terminationMessagePolicy: "FallbackToLogsOnError",
           securityContext: CONTAINER_SECURITY,
           volumeMounts: [
             { name: "token", mountPath: PATHS.token, readOnly: true },
