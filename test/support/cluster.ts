@@ -1,0 +1,246 @@
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, onTestFailed, onTestFinished, test } from "vitest";
+import { type CommandOptions, command } from "../../scripts/cluster/command.ts";
+import { clusterHome, type Env, type Home } from "../../scripts/cluster/home.ts";
+import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
+import { acquire } from "../../scripts/cluster/lifecycle.ts";
+import { lock } from "../../scripts/cluster/lock.ts";
+import { whyNoNode } from "../../scripts/cluster/node-needs.ts";
+import { findPrograms, Unavailable } from "../../scripts/cluster/programs.ts";
+import { recordWrites, type Write } from "./audit.ts";
+import { deviceClass, type FakeNodes, fakeNode, resourceSlice } from "./fake-nodes.ts";
+
+/** What a test file needs of a Kubernetes; without it its tests are skipped by name. */
+interface Facts {
+  kubeconfig: string;
+  programs: { kubectl: string; helm: string };
+  /** Undefined on a cluster of the user's own. */
+  auditLog?: string;
+  node?: { name: string; hostAddress: string };
+}
+
+type Body = () => unknown;
+
+const CRD = fileURLToPath(new URL("../../crds/llmpools.llmpool.dev.yaml", import.meta.url));
+
+/** Nodes, kinds and the like belong to the whole cluster, so the test files of this machine use it one after another. */
+let turn: { close(): void } | undefined;
+
+/**
+ * The cluster for the tests of one file; use it as `const cluster = await clusterForTests()` at the top. It runs already, or is started now,
+ * and ends with this run of the tests. Where none can be had, `test` and its like skip by name and say what would enable them.
+ */
+export async function clusterForTests(env: Env = process.env): Promise<TestCluster> {
+  const home = clusterHome(env);
+  try {
+    const own = !env.KUBECONFIG || env.KUBECONFIG === join(home.run, "admin.kubeconfig");
+    if (!own)
+      return new TestCluster(
+        home,
+        await existing(env.KUBECONFIG ?? "", home, env),
+        "KUBECONFIG names another cluster: unset it",
+      );
+    turn ??= await lock(`${home.run}.tests.lock`, () =>
+      console.log("other tests use the cluster; waiting for their file to end"),
+    );
+    const noNode = whyNoNode(env);
+    // The worker goes with its file; the process that runs the tests is its parent.
+    const wish = { home, env, withNode: noNode === undefined, holder: process.ppid, say: console.log };
+    return new TestCluster(home, await acquire(wish), noNode ?? "the running cluster has none: npm run cluster down");
+  } catch (error) {
+    turn?.close();
+    if (!(error instanceof Unavailable)) throw error;
+    return new TestCluster(home, undefined, error.message);
+  }
+}
+
+/** The cluster of `KUBECONFIG`, with the user's own tools. */
+async function existing(kubeconfig: string, { cache }: Home, env: Env): Promise<Facts> {
+  const onPath = (name: string) =>
+    (env.PATH ?? "")
+      .split(delimiter)
+      .map((dir) => join(dir, name))
+      .find(existsSync);
+  const find = async (name: "kubectl" | "helm") =>
+    onPath(name) ?? (await findPrograms([name], { cache, env, say: console.log }))[name];
+  return { kubeconfig, programs: { kubectl: await find("kubectl"), helm: await find("helm") } };
+}
+
+export class TestCluster {
+  readonly #home: Home;
+  readonly #facts: Facts | undefined;
+  readonly #lacking: string;
+  readonly #leaving: string[] = [];
+
+  /** `lacking` says why there is no cluster, or else no node. */
+  constructor(home: Home, facts: Facts | undefined, lacking: string) {
+    this.#home = home;
+    this.#facts = facts;
+    this.#lacking = lacking;
+    afterAll(() => this.#namespacesGone());
+  }
+
+  /** A test that any cluster can run. */
+  test(name: string, body: Body, timeoutMs?: number): void {
+    this.#test(name, this.#facts !== undefined, "a Kubernetes", body, timeoutMs);
+  }
+
+  /** A test with fake nodes or the audit log, which only a cluster of ours has. */
+  ownTest(name: string, body: Body, timeoutMs?: number): void {
+    this.#test(name, this.#facts?.auditLog !== undefined, "a cluster of its own", body, timeoutMs);
+  }
+
+  /** A test whose pods really run. */
+  nodeTest(name: string, body: Body, timeoutMs?: number): void {
+    this.#test(name, this.node, "a real node", body, timeoutMs);
+  }
+
+  #test(name: string, can: boolean, what: string, body: Body, timeoutMs: number | undefined): void {
+    if (can) test(name, body, timeoutMs);
+    else test.skip(`${name} (needs ${what}: ${this.#lacking})`, body);
+  }
+
+  /** Whether there is a cluster at all, for what must be set up before the tests. */
+  get available(): boolean {
+    return this.#facts !== undefined;
+  }
+
+  /** Whether pods really run. */
+  get node(): boolean {
+    return this.#facts?.node !== undefined;
+  }
+
+  /** Path of a kubeconfig of the cluster's administrator. */
+  get kubeconfig(): string {
+    return this.#have.kubeconfig;
+  }
+
+  /** Address of this machine that pods of the real node reach. They reach nothing beyond it. */
+  get hostAddress(): string {
+    const { node } = this.#have;
+    if (!node) throw new Unavailable(this.#lacking);
+    return node.hostAddress;
+  }
+
+  /** For the BASE argument of an image that Node runs in. */
+  readonly baseImage = BASE_IMAGE;
+
+  /** Runs kubectl and returns what it prints; throws `CommandError` with what it said when it fails. */
+  kubectl(args: readonly string[], options: CommandOptions = {}): Promise<string> {
+    const { kubeconfig, programs } = this.#have;
+    const place = ["--kubeconfig", kubeconfig, "--cache-dir", join(this.#home.run, "kubectl-cache")];
+    return command(programs.kubectl, [...place, ...args], options);
+  }
+
+  /** Runs helm and returns what it prints; throws `CommandError` with what it said when it fails. */
+  helm(args: readonly string[], options: CommandOptions = {}): Promise<string> {
+    const { kubeconfig, programs } = this.#have;
+    const dir = join(this.#home.run, "helm");
+    const homes = { HELM_CACHE_HOME: dir, HELM_CONFIG_HOME: dir, HELM_DATA_HOME: dir };
+    return command(programs.helm, args, {
+      ...options,
+      env: { ...process.env, ...homes, KUBECONFIG: kubeconfig, ...options.env },
+    });
+  }
+
+  /** Applies objects, server-side; those without a namespace of their own go to `namespace`. */
+  async apply(objects: readonly unknown[], namespace = "default"): Promise<void> {
+    const list = { apiVersion: "v1", kind: "List", items: objects };
+    const args = ["apply", "--server-side", "--namespace", namespace, "--filename", "-"];
+    await this.kubectl(args, { input: JSON.stringify(list) });
+  }
+
+  /** An object as the API server has it. */
+  async get<T>(kind: string, name: string, namespace = "default"): Promise<T> {
+    return JSON.parse(await this.kubectl(["get", kind, name, "--namespace", namespace, "--output", "json"])) as T;
+  }
+
+  /** Installs the LLMPool kind for the tests of this file; to be called at its top. The kind goes with all its objects after them. */
+  installCrd(): void {
+    if (!this.available) return;
+    beforeAll(async () => {
+      await this.kubectl(["apply", "--server-side", "--filename", CRD]);
+      await this.kubectl(["wait", "--for=condition=Established", "--filename", CRD]);
+    });
+    afterAll(() => this.kubectl(["delete", "--filename", CRD]));
+  }
+
+  /** A new namespace, deleted with all in it when the test ends. When the test fails, what is in it is printed first. */
+  async namespace(): Promise<string> {
+    const name = `test-${randomBytes(4).toString("hex")}`;
+    await this.kubectl(["create", "namespace", name]);
+    onTestFinished(() => this.#removeNamespace(name));
+    onTestFailed(async () => {
+      const shown = await this.kubectl(["get", "pods,events", "--namespace", name, "--output", "wide"]).catch(String);
+      console.error(`in the namespace of the failed test:\n${shown}`);
+    });
+    return name;
+  }
+
+  async #removeNamespace(name: string): Promise<void> {
+    this.#leaving.push(name);
+    await this.kubectl(["delete", "namespace", name, "--wait=false"]);
+    // Without waiting for pods that drain: nobody looks at them any more.
+    await this.kubectl(["delete", "pods", "--all", "--namespace", name, "--grace-period=1", "--wait=false"]);
+  }
+
+  /** A namespace takes five seconds to go, which the next test need not wait for; the last one of the file does. */
+  async #namespacesGone(): Promise<void> {
+    const names = this.#leaving.splice(0);
+    if (names.length === 0) return;
+    try {
+      await this.kubectl(["wait", "--for=delete", "--timeout=150s", ...names.map((name) => `namespace/${name}`)]);
+    } catch (cause) {
+      const why = ["--output", "jsonpath={.items[*].status.conditions[*].message}", "--ignore-not-found"];
+      const left = await this.kubectl(["get", "namespaces", ...names, ...why]);
+      throw new Error(`namespaces of these tests do not go away: ${left}`, { cause });
+    }
+  }
+
+  /** Adds nodes that KWOK plays, whose pods are Ready as soon as they are placed; removed when the test ends. Returns their names. */
+  async addFakeNodes(wanted: FakeNodes): Promise<string[]> {
+    const prefix = `fake-${randomBytes(3).toString("hex")}`;
+    const names = Array.from({ length: wanted.count }, (_, i) => `${prefix}-${i}`);
+    onTestFinished(() => this.#removeFakeNodes(names));
+    // Not server-side: that leaves out the status, where a node's resources are.
+    const create = ["create", "--filename", "-"];
+    const slices = wanted.devices ? names.map((name) => resourceSlice(name, wanted)) : [];
+    const items = [...names.map((name) => fakeNode(name, wanted)), ...slices];
+    if (wanted.devices) await this.apply([deviceClass]);
+    await this.kubectl(create, { input: JSON.stringify({ apiVersion: "v1", kind: "List", items }) });
+    await this.kubectl(["wait", "--for=condition=Ready", "--timeout=60s", ...names.map((name) => `node/${name}`)]);
+    return names;
+  }
+
+  /** Pods first, while someone plays their end. */
+  async #removeFakeNodes(names: string[]): Promise<void> {
+    await this.kubectl(["cordon", ...names]);
+    for (const name of names) {
+      const on = ["--all-namespaces", "--field-selector", `spec.nodeName=${name}`];
+      await this.kubectl(["delete", "pods", ...on, "--grace-period=0", "--force"]);
+    }
+    await this.kubectl(["delete", "nodes", ...names]);
+    await this.kubectl(["delete", "resourceslices", "--ignore-not-found", ...names.map((name) => `${name}-gpu`)]);
+  }
+
+  /** Builds an image, if anything of it changed, and brings it onto the real node. Pods use it with `imagePullPolicy: Never`. */
+  async buildImage(source: ImageSource): Promise<void> {
+    if (!this.node) throw new Unavailable(this.#lacking);
+    await buildImage(this.#home, source);
+  }
+
+  /** Records, from now on, every write that anyone but the cluster's own parts makes. Call what it returns to see them. */
+  recordWrites(): Promise<() => Promise<Write[]>> {
+    const { auditLog } = this.#have;
+    if (auditLog === undefined) throw new Unavailable(this.#lacking);
+    return recordWrites(auditLog);
+  }
+
+  get #have(): Facts {
+    if (!this.#facts) throw new Unavailable(this.#lacking);
+    return this.#facts;
+  }
+}
