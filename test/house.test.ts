@@ -8,7 +8,7 @@ const ROOMS: Record<string, { ours: string[]; packages: string[] }> = {
   "src/api": { ours: [], packages: ["zod", "js-yaml", "@marcbachmann/cel-js"] },
   "src/lib": { ours: ["src/api"], packages: ["pino", "prom-client"] },
   "src/core": { ours: ["src/api", "src/lib"], packages: [] },
-  "src/store": { ours: ["src/core", "src/api", "src/lib"], packages: [] },
+  "src/store": { ours: ["src/core", "src/api", "src/lib"], packages: ["redis"] },
   "src/models": { ours: ["src/api", "src/lib"], packages: ["undici"] },
   "src/supervisor": { ours: ["src/core", "src/models", "src/api", "src/lib"], packages: ["undici"] },
   "src/router": { ours: ["src/core", "src/api", "src/lib"], packages: ["express", "undici", "zod"] },

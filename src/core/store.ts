@@ -3,7 +3,7 @@ import type { EndReason, ProgressEvent } from "../api/http.ts";
 
 /**
  * What routers must agree on and must not lose: episodes, budgets, reservations, session bindings. Two homes: embedded (src/store/embedded,
- * node:sqlite) for one router, Redis (later) for several. Every method is one atomic step. All reject with `store_unavailable` when the
+ * node:sqlite) for one router, Redis (src/store/redis) for several. Every method is one atomic step. All reject with `store_unavailable` when the
  * store cannot be asked: the router then denies.
  *
  * `tenant` is the caller's key name, "" under auth.mode None. An id of another tenant does not exist.
@@ -12,6 +12,7 @@ export interface StateStore {
   /**
    * The one step before dispatch: starts the episode when it is unknown, refuses when it has ended, reserves `worstCase` in every claim
    * or in none, binds the session. Durable when it resolves. The same requestId again, while it is not settled, is the same admission.
+   * A session that another router has bound since this one looked stays there: the admission names the instance.
    */
   admit(request: AdmitRequest): Promise<Admission>;
   /**
@@ -21,6 +22,13 @@ export interface StateStore {
   settle(requestId: string, usage: Usage | null): Promise<void>;
   /** Reservations that no settle has closed, oldest first: after a crash, what the router must ask the instances about. */
   openReservations(): Promise<Reservation[]>;
+  /** Those of them whose router is gone: somebody else must ask the instances about them. */
+  abandonedReservations(): Promise<Reservation[]>;
+  /**
+   * Asked right before a dispatch. False: others may take this router for dead, and the reservation for one that nobody uses; nothing may
+   * be spent on it any more.
+   */
+  holds(requestId: string): boolean;
 
   /** `invalid_request` when the id is active already, `episode_ended` when it has ended and is still remembered. */
   startEpisode(tenant: string, start: EpisodeStart): Promise<Episode>;
@@ -36,7 +44,10 @@ export interface StateStore {
   episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]>;
   /** Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. */
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void;
+  /** True on one router of the pool: the one that writes the heartbeats of all episodes. Another takes over when it is gone. */
+  heartbeatDuty(): boolean;
 
+  /** What this router knows of the session: enough to place a request, since `admit` confirms it. */
   binding(tenant: string, sessionKey: string): Promise<Binding | undefined>;
   bindings(tenant: string): Promise<Binding[]>;
   /**
@@ -58,7 +69,8 @@ export interface AdmitRequest {
   requestId: string;
   tenant: string;
   episode?: EpisodeStart & { id: string };
-  session?: Omit<Binding, "lastUsedAt">;
+  /** `boundTo`: where the router knows it to live; absent when it knows of none. */
+  session?: Omit<Binding, "lastUsedAt"> & { boundTo?: string };
   /** The instance that will serve it, for recovery. */
   instance: string;
   claims: BudgetClaim[];
@@ -94,7 +106,8 @@ export interface BudgetView {
 }
 
 export type Admission =
-  | { ok: true; reserved: number; episode?: Episode; budgets: BudgetView[] }
+  /** `instance`: the one that was asked for, or the one that the session lives on. */
+  | { ok: true; reserved: number; instance: string; episode?: Episode; budgets: BudgetView[] }
   | { ok: false; code: "budget_exhausted"; budget: BudgetView }
   | { ok: false; code: "episode_ended"; episode: Episode };
 

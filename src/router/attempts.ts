@@ -112,7 +112,16 @@ export class Attempts {
     call.waitedMs += seat.waitedMs;
     served.queueMs = Math.round(call.waitedMs);
     metrics.queueSeconds.observe(seat.waitedMs / 1000, { role: call.role });
-    if (seat.moved) await store.rebind(call.id, served.instance, binding && { ...binding, instance: served.instance });
+    try {
+      if (seat.moved) {
+        await store.rebind(call.id, served.instance, binding && { ...binding, instance: served.instance });
+      }
+      if (!store.holds(call.id)) throw lapsedError();
+    } catch (error) {
+      seat.attempt.abandoned();
+      seat.release();
+      throw error;
+    }
     if (binding && (seat.moved || job.leftInstance)) {
       served.rebound = true;
       metrics.rebinds.inc(1);
@@ -220,6 +229,12 @@ export class Attempts {
       log.error("a reservation could not be settled", { request: call.id, err: messageOf(error) });
     }
   }
+}
+
+function lapsedError(): LLMPoolError {
+  return new LLMPoolError("store_unavailable", "the store was away for too long while this waited; send it again", {
+    retryAfterSeconds: 1,
+  });
 }
 
 /** With the connection of a session's instance its warm cache is most likely gone: the caller should know, and send the turn again. */

@@ -40,6 +40,9 @@ export function abortError(episode: Episode): LLMPoolError {
   );
 }
 
+/** How often a router that does not write the heartbeats looks whether it has to, in milliseconds. */
+const STAND_BY_MS = 1_000;
+
 interface Subscriber {
   send(event: string, data: object, seq?: number): void;
   end(): void;
@@ -76,6 +79,7 @@ export class EpisodeWatch {
   readonly #active = new Map<string, { tenant: string; id: string }>();
   readonly #unsubscribe: () => void;
   #cancelBeat: () => void = () => {};
+  #cancelStandBy: () => void = () => {};
   #closed = false;
 
   constructor(deps: EpisodeWatchDeps) {
@@ -146,6 +150,7 @@ export class EpisodeWatch {
     this.#closed = true;
     this.#unsubscribe();
     this.#cancelBeat();
+    this.#cancelStandBy();
     for (const set of this.#subscribers.values()) for (const subscriber of set) subscriber.end();
   }
 
@@ -182,16 +187,31 @@ export class EpisodeWatch {
     });
   }
 
+  /** Every router tells its own streams; one of all writes the lines. */
   async #beat(): Promise<void> {
-    this.#ended.clear();
     const { store, instancesOf, writeLine } = this.#deps;
+    const isOnDuty = store.heartbeatDuty();
+    if (!isOnDuty) this.#standBy();
     for (const { tenant, id } of [...this.#active.values()]) {
+      const subscribers = this.#subscribers.get(keyOf(tenant, id));
+      if (!isOnDuty && !subscribers) continue;
       const episode = await store.episode(tenant, id).catch(() => undefined);
       if (episode?.state !== "active" || this.#closed) continue;
       const beat = heartbeatObject(episode, instancesOf(tenant, id));
-      writeLine(JSON.stringify(beat));
-      for (const subscriber of this.#subscribers.get(keyOf(tenant, id)) ?? []) subscriber.send("heartbeat", beat);
+      if (isOnDuty) writeLine(JSON.stringify(beat));
+      for (const subscriber of subscribers ?? []) subscriber.send("heartbeat", beat);
     }
+  }
+
+  /** Takes over without waiting for the next beat: nobody knows how long ago the last was. */
+  #standBy(): void {
+    const { clock, store } = this.#deps;
+    this.#cancelStandBy();
+    this.#cancelStandBy = clock.after(STAND_BY_MS, () => {
+      if (this.#closed) return;
+      if (store.heartbeatDuty()) void this.#beat();
+      else this.#standBy();
+    });
   }
 }
 

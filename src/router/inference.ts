@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { PoolPlan } from "../core/plan/types.ts";
+import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
 import type { Admission } from "../core/store.ts";
 import { type ErrorCode, LLMPoolError } from "../lib/errors.ts";
 import { Answer } from "./answer.ts";
@@ -100,22 +100,31 @@ export class Inference {
     const request = withSystemPrompt(parsed, identity.role);
     if (identity.sessionId !== undefined) call.answer.served.session = identity.sessionId;
     const session = await this.#session(caller, identity);
-    const instance = seats.choose(identity, session?.bound);
-    const binding = session && { ...session.binding, instance: instance.id };
-    const { worst, minimum, promptTokens } = worstCase(request, instance);
+    const chosen = seats.choose(identity, session?.bound);
+    const { worst, minimum, promptTokens } = worstCase(request, chosen);
     const { episodeId } = identity;
     const admission = await store.admit({
       requestId: call.id,
       tenant: caller.tenant,
-      instance: instance.id,
+      instance: chosen.id,
       claims: claimsOf(plan, caller, identity),
       worstCase: worst,
       minimum,
       clamp: identity.clampBudget,
       ...(episodeId !== undefined && { episode: { id: episodeId, settings: episodeSettings(plan) } }),
-      ...(binding && { session: binding }),
+      ...(session && {
+        session: {
+          ...session.binding,
+          instance: chosen.id,
+          ...(session.bound !== undefined && { boundTo: session.bound }),
+        },
+      }),
     });
     if (!admission.ok) throw this.#denied(admission);
+    const isElsewhere = session !== undefined && admission.instance !== chosen.id;
+    if (isElsewhere) session.bound = admission.instance;
+    const instance = isElsewhere ? await this.#follow(call, identity, session) : chosen;
+    const binding = session && { ...session.binding, instance: instance.id };
     const isNew = session?.bound === undefined;
     if (session && isNew) seats.bound(instance.id);
 
@@ -152,10 +161,7 @@ export class Inference {
     }
   }
   /** The session that the request names, and the instance it is bound to, if it is. Refuses when the caller says another. */
-  async #session(
-    caller: Caller,
-    identity: Identity,
-  ): Promise<{ binding: Omit<NewBinding, "instance">; bound: string | undefined } | undefined> {
+  async #session(caller: Caller, identity: Identity): Promise<Session | undefined> {
     const { sessionId, episodeId } = identity;
     if (sessionId === undefined) return undefined;
     const { tenant } = caller;
@@ -163,14 +169,23 @@ export class Inference {
     const key = sessionKey(tenant, role, sessionId);
     const bound = (await this.#deps.store.binding(tenant, key))?.instance;
     const asked = identity.instance?.id;
-    if (bound !== undefined && asked !== undefined && asked !== bound) {
-      throw new LLMPoolError(
-        "invalid_request",
-        `session "${sessionId}" lives on instance ${bound}, not on ${asked}; leave the instance out, or use another session`,
-        { param: "x-llmpool-instance" },
-      );
-    }
+    if (bound !== undefined && asked !== undefined && asked !== bound) throw elsewhereError(sessionId, bound, asked);
     return { binding: { tenant, key, id: sessionId, role, ...(episodeId !== undefined && { episodeId }) }, bound };
+  }
+
+  /** Another router had bound the session: it goes on there, or, if that instance is no more, moves from there. */
+  async #follow(call: Call, identity: Identity, { binding, bound }: Session): Promise<InstancePlan> {
+    const { store, seats } = this.#deps;
+    try {
+      const asked = identity.instance?.id;
+      if (bound !== undefined && asked !== undefined) throw elsewhereError(binding.id, bound, asked);
+      const instance = seats.choose(identity, bound);
+      if (instance.id !== bound) await store.rebind(call.id, instance.id, { ...binding, instance: instance.id });
+      return instance;
+    } catch (error) {
+      await store.settle(call.id, null).catch(() => {}); // the store keeps it, and brings it when it can
+      throw error;
+    }
   }
 
   #denied(admission: Extract<Admission, { ok: false }>): LLMPoolError {
@@ -185,6 +200,20 @@ export class Inference {
     void work.finally(() => this.#open.delete(work));
   }
 }
+/** The session that a request names, and the instance it is known to live on. */
+interface Session {
+  binding: Omit<NewBinding, "instance">;
+  bound: string | undefined;
+}
+
+function elsewhereError(session: string, bound: string, asked: string): LLMPoolError {
+  return new LLMPoolError(
+    "invalid_request",
+    `session "${session}" lives on instance ${bound}, not on ${asked}; leave the instance out, or use another session`,
+    { param: "x-llmpool-instance" },
+  );
+}
+
 function timeoutError(limitMs: number): LLMPoolError {
   return new LLMPoolError("request_timeout", `the request did not end within ${limitMs / 1000} s`, {
     param: "x-request-timeout",

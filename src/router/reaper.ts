@@ -8,7 +8,8 @@ import type { Logger } from "../lib/logger.ts";
 import type { RouterMetrics } from "./metrics.ts";
 import type { Upstreams } from "./upstream.ts";
 
-const RETRY_MS = 1_000;
+/** How often the store is asked for them, in milliseconds. */
+const SWEEP_MS = 1_000;
 
 export interface ReaperDeps {
   store: StateStore;
@@ -25,24 +26,38 @@ export function wholeReservation(tokens: number): Usage {
 }
 
 /**
- * Settles what a router that was killed left open: each reservation by the count of the instance that ran it. It counts as spent until
- * then. The instance never saw it: nothing was spent. The instance is another process than the one that may have seen it, or has had time
- * to forget: all of it is. The returned function stops.
+ * Settles what a router that is gone left open (this one before a restart, or one beside it): each reservation by the count of the instance
+ * that ran it. It counts as spent until then. The instance never saw it: nothing was spent. The instance is another process than the one
+ * that may have seen it, or has had time to forget: all of it is. The returned function stops.
  */
-export async function reapOpenReservations(deps: ReaperDeps): Promise<() => void> {
+export async function reapAbandonedReservations(deps: ReaperDeps): Promise<() => void> {
   const { store, clock, log } = deps;
-  let open = await store.openReservations();
+  const known = new Set<string>();
+  let stopped = false;
   let cancel = () => {};
-  if (open.length > 0) log.info("asking the instances about reservations that were left open", { count: open.length });
-  const sweep = async () => {
-    const left: Reservation[] = [];
-    for (const reservation of open) if (!(await reap(reservation, deps))) left.push(reservation);
-    open = left;
-    if (open.length > 0) cancel = clock.after(RETRY_MS, () => void sweep());
+  const sweep = async (open: Reservation[]) => {
+    const fresh = open.filter((r) => !known.has(r.requestId));
+    if (fresh.length > 0)
+      log.info("asking the instances about reservations that were left open", { count: fresh.length });
+    known.clear();
+    for (const reservation of open) {
+      if (stopped) return;
+      if (!(await reap(reservation, deps))) known.add(reservation.requestId);
+    }
   };
-  void sweep();
+  const later = () => {
+    if (stopped) return;
+    cancel = clock.after(SWEEP_MS, () => {
+      // While the store is away, nobody can settle anything.
+      void store
+        .abandonedReservations()
+        .then(sweep, () => {})
+        .finally(later);
+    });
+  };
+  void sweep(await store.abandonedReservations()).finally(later);
   return () => {
-    open = [];
+    stopped = true;
     cancel();
   };
 }
@@ -70,7 +85,7 @@ async function reap(reservation: Reservation, deps: ReaperDeps): Promise<boolean
 
   async function chargeAll(): Promise<void> {
     metrics.unproved.inc(1);
-    log.warn("nobody can say what a request before the restart cost; its whole reservation is charged", {
+    log.warn("nobody can say what a request of a router that is gone cost; its whole reservation is charged", {
       request: requestId,
       tokens,
     });

@@ -14,7 +14,7 @@ import { EpisodeWatch } from "./episodes.ts";
 import { Inference } from "./inference.ts";
 import { LiveCalls } from "./live.ts";
 import { makeRouterMetrics } from "./metrics.ts";
-import { reapOpenReservations } from "./reaper.ts";
+import { reapAbandonedReservations } from "./reaper.ts";
 import { ROUTES, type Route } from "./request.ts";
 import { Seats } from "./seats.ts";
 import { Upstreams } from "./upstream.ts";
@@ -100,7 +100,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     log,
   });
   const stopRetaining = source.onChange(() => upstreams.retain(new Set(source.list().map((e) => e.uid))));
-  const stopReaper = await reapOpenReservations({ store, source, upstreams, clock, log, metrics });
+  const stopReaper = await reapAbandonedReservations({ store, source, upstreams, clock, log, metrics });
 
   const control = makeControl({
     plan: () => plan,

@@ -374,6 +374,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         expect(kept[1]?.data).toEqual({ event: "patch", detail: "src/a.ts" });
         expect(kept[2]?.data).toEqual({ extensions: 1, time_remaining_s: 15 });
         expect(kept[3]?.data).toEqual({ reason: "cancelled", tokens_used: 0 });
+        await home.advance(0);
         expect(told).toEqual(kept);
         expect((await store.episodeEvents("t", "e", 3)).map((e) => e.seq)).toEqual([4]);
         stop();
@@ -433,6 +434,19 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
       test("a denied admission binds nothing", async () => {
         await store.admit(ask({ claims: [{ ...KEY, limit: 1 }], session: session("s") }));
         expect(await store.bindings("t")).toEqual([]);
+      });
+
+      test("stays where another router has bound it since this one looked", async () => {
+        const first = ask({ claims: [KEY], session: session("s", "1") });
+        expect(await admit(first)).toMatchObject({ instance: "1" });
+        const second = ask({ claims: [KEY], session: session("s", "2") });
+        expect(await admit(second)).toMatchObject({ instance: "1" });
+        expect((await store.openReservations()).map((r) => r.instance)).toEqual(["1", "1"]);
+        // This one knows where it was, and has a reason.
+        const moved = { ...session("s", "2"), boundTo: "1" };
+        expect(await admit(ask({ claims: [KEY], session: moved }))).toMatchObject({ instance: "2" });
+        expect((await store.binding("t", "s"))?.instance).toBe("2");
+        expect(await store.sessionCounts()).toEqual(new Map([["2", 1]]));
       });
 
       test("moves with its request, which is remembered where it went", async () => {
@@ -574,6 +588,17 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         await store.settle(request.requestId, usage(50));
         expect((await episode("f")).tokensUsed).toBe(0);
         expect(await store.openReservations()).toEqual([]);
+      });
+
+      test("tells apart what a router before left open from what this one runs", async () => {
+        const [before, now] = [ask({ claims: [KEY] }), ask({ claims: [KEY] })];
+        await admit(before);
+        expect(await store.abandonedReservations()).toEqual([]);
+        await reopen();
+        await admit(now);
+        expect((await store.abandonedReservations()).map((r) => r.requestId)).toEqual([before.requestId]);
+        expect(store.holds(now.requestId)).toBe(true);
+        expect(store.heartbeatDuty()).toBe(true);
       });
 
       test("what a process before left open is no progress and no activity when it is settled", async () => {

@@ -1,4 +1,4 @@
-import type { Binding } from "../../core/store.ts";
+import type { AdmitRequest, Binding } from "../../core/store.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Commits } from "./commits.ts";
 import type { Journal } from "./journal.ts";
@@ -48,12 +48,28 @@ export class Bindings {
     return [...this.#byKey.values()].filter((record) => !this.#isOver(record));
   }
 
+  /** Where a session is to live: where it was asked for, unless it was bound elsewhere since the router looked (`boundTo`). */
+  homeOf({ tenant, key, instance, boundTo }: NonNullable<AdmitRequest["session"]>): string {
+    const known = this.find(tenant, key)?.value.instance;
+    return known === undefined || known === boundTo ? instance : known;
+  }
+
   /**
    * Binds or moves a session, or just notes its use. `durable`: there is something to wait for; `undo` puts it back to what it was.
    */
-  bind(session: Omit<Binding, "lastUsedAt">): { durable: boolean; undo: () => void } {
+  bind(session: Omit<Binding, "lastUsedAt">, instance: string): { durable: boolean; undo: () => void } {
     const { clock, journal, commits } = this.#deps;
-    const value: Binding = { ...session, lastUsedAt: clock.wall() };
+    const { tenant, key, id, role, episodeId } = session;
+    const lastUsedAt = clock.wall();
+    const value: Binding = {
+      tenant,
+      key,
+      id,
+      role,
+      instance,
+      ...(episodeId !== undefined && { episodeId }),
+      lastUsedAt,
+    };
     const known = this.#byKey.get(session.key);
     if (!known) {
       const record: BindingRecord = { ...newRow(this.#nextRow++), value, usedAt: clock.now(), storedUse: 0 };

@@ -1,4 +1,5 @@
 import type { Episode, EpisodeEvent } from "../../core/store.ts";
+import { closedError } from "../../core/store-errors.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
@@ -137,8 +138,4 @@ export class Commits {
       }
     }
   }
-}
-
-export function closedError(): LLMPoolError {
-  return new LLMPoolError("store_unavailable", "the store is closed");
 }

@@ -51,7 +51,7 @@ describe("bounds", () => {
 
   test("beyond the most, the session that was not used for longest is forgotten", () => {
     const { bindings } = setup();
-    const use = (key: string) => bindings.bind({ tenant: "t", key, id: key, role: "coder", instance: "0" });
+    const use = (key: string) => bindings.bind({ tenant: "t", key, id: key, role: "coder", instance: "0" }, "0");
     for (const key of ["a", "b", "c", "a", "d"]) use(key);
     expect(bindings.all().map((b) => b.value.key)).toEqual(["c", "a", "d"]);
   });

@@ -14,11 +14,18 @@ import type {
   Reservation,
   StateStore,
 } from "../../core/store.ts";
+import {
+  checkAdmit,
+  closedError,
+  endedError,
+  inUseError,
+  noEpisodeError,
+  takenError,
+} from "../../core/store-errors.ts";
 import type { Clock } from "../../lib/clock.ts";
-import { LLMPoolError } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
 import type { Bindings } from "./bindings.ts";
-import { type Commits, closedError } from "./commits.ts";
+import type { Commits } from "./commits.ts";
 import type { Episodes } from "./episodes.ts";
 import type { Journal } from "./journal.ts";
 import type { BucketLimit, Ledger } from "./ledger.ts";
@@ -68,7 +75,7 @@ export class EmbeddedStore implements StateStore {
     this.#mustBeOpen();
     checkAdmit(request);
     const { clock, ledger, episodes, bindings, commits } = this.#parts;
-    const { requestId, tenant, instance, session, claims } = request;
+    const { requestId, tenant, session, claims } = request;
     const known = ledger.find(requestId);
     if (known) return this.#admitAgain(known, request);
 
@@ -83,6 +90,7 @@ export class EmbeddedStore implements StateStore {
 
     const { tokens } = reserved;
     const undo: (() => void)[] = [];
+    const instance = session ? bindings.homeOf(session) : request.instance;
     if (limits.length > 0) {
       const reservation = ledger.hold(limits, { requestId, tenant, instance, tokens, episode, at: wall });
       undo.push(() => {
@@ -93,11 +101,12 @@ export class EmbeddedStore implements StateStore {
       if (!found) undo.push(episodes.add(episode).undo);
       episodes.admitted(episode);
     }
-    const bound = session && bindings.bind(session);
+    const bound = session && bindings.bind(session, instance);
     if (bound?.durable) undo.push(bound.undo);
     const admission: Admission = {
       ok: true,
       reserved: tokens,
+      instance,
       budgets: this.#views(limits),
       ...(episode && { episode: episodes.view(episode) }),
     };
@@ -123,19 +132,29 @@ export class EmbeddedStore implements StateStore {
   }
 
   async openReservations(): Promise<Reservation[]> {
-    await this.#settled();
-    return this.#parts.ledger.open().map(({ requestId, tenant, instance, tokens, episode, at }) => ({
-      ...{ requestId, tenant, instance, tokens, at },
-      ...(episode && { episodeId: episode.id }),
-    }));
+    return this.#reservations(() => true);
+  }
+
+  async abandonedReservations(): Promise<Reservation[]> {
+    return this.#reservations(({ recovered }) => recovered);
+  }
+
+  /** Nobody else can settle it. */
+  holds(): boolean {
+    return true;
+  }
+
+  /** There is one router. */
+  heartbeatDuty(): boolean {
+    return true;
   }
 
   async startEpisode(tenant: string, { id, settings, metadata }: EpisodeStart): Promise<Episode> {
     this.#mustBeOpen();
     const { episodes, random, commits } = this.#parts;
     const known = id === undefined ? undefined : episodes.find(tenant, id);
-    if (known?.life.ended) throw endedError(known);
-    if (known) throw new LLMPoolError("invalid_request", `episode "${id}" exists already`, { param: "id" });
+    if (known?.life.ended) throw endedError(known.id, known.life.ended.reason);
+    if (known) throw takenError(id);
     const name = id ?? `ep_${Buffer.from(random(16)).toString("hex")}`;
     const record = episodes.make(tenant, name, settings, metadata ?? {});
     const added = episodes.add(record);
@@ -167,7 +186,7 @@ export class EmbeddedStore implements StateStore {
     this.#mustBeOpen();
     const { episodes, commits } = this.#parts;
     const record = this.#mustFind(tenant, id);
-    if (record.life.ended) throw endedError(record);
+    if (record.life.ended) throw endedError(id, record.life.ended.reason);
     episodes.progress(record, event, detail === undefined ? {} : { detail });
     const view = episodes.view(record);
     await commits.join();
@@ -211,7 +230,7 @@ export class EmbeddedStore implements StateStore {
     const { ledger, bindings, commits } = this.#parts;
     const reservation = ledger.find(requestId);
     if (reservation) this.#moveTo(reservation, instance);
-    const bound = session && bindings.bind({ ...session, instance });
+    const bound = session && bindings.bind(session, instance);
     if (reservation || bound) await commits.join(bound?.undo);
   }
 
@@ -256,10 +275,17 @@ export class EmbeddedStore implements StateStore {
     await this.close();
   }
 
+  async #reservations(which: (reservation: ReservationRecord) => boolean): Promise<Reservation[]> {
+    await this.#settled();
+    const open = this.#parts.ledger.open().filter(which);
+    return open.map(({ requestId, tenant, instance, tokens, episode, at }) => ({
+      ...{ requestId, tenant, instance, tokens, at },
+      ...(episode && { episodeId: episode.id }),
+    }));
+  }
+
   async #admitAgain(reservation: ReservationRecord, { tenant, instance, claims }: AdmitRequest): Promise<Admission> {
-    if (reservation.tenant !== tenant) {
-      throw new LLMPoolError("invalid_request", "this request id is in use", { param: "x-request-id" });
-    }
+    if (reservation.tenant !== tenant) throw inUseError();
     const { commits, episodes } = this.#parts;
     const { episode, tokens } = reservation;
     if (reservation.instance !== instance) this.#moveTo(reservation, instance);
@@ -267,6 +293,7 @@ export class EmbeddedStore implements StateStore {
     return {
       ok: true,
       reserved: tokens,
+      instance: reservation.instance,
       budgets: this.#views(this.#limits(claims, tenant, episode)),
       ...(episode && { episode: episodes.view(episode) }),
     };
@@ -296,7 +323,7 @@ export class EmbeddedStore implements StateStore {
 
   #mustFind(tenant: string, id: string): EpisodeRecord {
     const record = this.#parts.episodes.find(tenant, id);
-    if (!record) throw new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
+    if (!record) throw noEpisodeError(id);
     return record;
   }
 
@@ -309,24 +336,4 @@ export class EmbeddedStore implements StateStore {
     await this.#parts.commits.settled();
     this.#mustBeOpen();
   }
-}
-
-function endedError(record: EpisodeRecord): LLMPoolError {
-  const reason = record.life.ended?.reason;
-  return new LLMPoolError("episode_ended", `episode "${record.id}" has ended (${reason})`, { param: "id" });
-}
-
-/** Sizes that are no counts would poison every sum that they enter. */
-function checkAdmit({ worstCase, minimum, claims }: AdmitRequest): void {
-  const isCount = (n: number) => Number.isSafeInteger(n) && n > 0;
-  if (!isCount(worstCase)) throw invalid("worstCase", worstCase);
-  if (!isCount(minimum)) throw invalid("minimum", minimum);
-  for (const { scope, limit, windowSeconds } of claims) {
-    if (!isCount(limit)) throw invalid(`the ${scope} limit`, limit);
-    if (windowSeconds !== undefined && !(windowSeconds > 0)) throw invalid(`the ${scope} window`, windowSeconds);
-  }
-}
-
-function invalid(what: string, value: number): LLMPoolError {
-  return new LLMPoolError("invalid_request", `${what} must be a whole number above 0, not ${value}`);
 }

@@ -1,0 +1,55 @@
+import type { Usage } from "../../api/backend.ts";
+import type { Hold } from "./replies.ts";
+
+/** What this router has open at the store: told again after a failover, and settled when the store is back. Memory only. */
+export class Journal {
+  /** Admitted, and not known to be settled. */
+  readonly #holds = new Map<string, Hold>();
+  /** Of those, what the store has given up while this router was away. */
+  readonly #lost = new Set<string>();
+  /** Settlements that the store has not confirmed. */
+  readonly #unsettled = new Map<string, Usage | null>();
+
+  admitted(requestId: string, hold: Hold | undefined): void {
+    this.#unsettled.delete(requestId);
+    if (hold) this.#holds.set(requestId, hold);
+  }
+
+  /** Nobody knows whether it was admitted: it was not dispatched, so it gives back what it may have. */
+  unsure(requestId: string): void {
+    this.#unsettled.set(requestId, null);
+  }
+
+  /** The first settlement counts. */
+  settling(requestId: string, usage: Usage | null): void {
+    if (!this.#unsettled.has(requestId)) this.#unsettled.set(requestId, usage);
+  }
+
+  settled(requestId: string): void {
+    this.#unsettled.delete(requestId);
+    this.#holds.delete(requestId);
+    this.#lost.delete(requestId);
+  }
+
+  get unsettled(): [requestId: string, usage: Usage | null][] {
+    return [...this.#unsettled];
+  }
+
+  get holds(): { id: string; r: Hold }[] {
+    return [...this.#holds].map(([id, r]) => ({ id, r }));
+  }
+
+  /** What the store has of this router; everything else is given up. */
+  confirmed(ids: readonly string[]): void {
+    const kept = new Set(ids);
+    for (const id of this.#holds.keys()) if (!kept.has(id)) this.#lost.add(id);
+  }
+
+  isHeld(requestId: string): boolean {
+    return this.#holds.has(requestId);
+  }
+
+  isLost(requestId: string): boolean {
+    return this.#lost.has(requestId);
+  }
+}

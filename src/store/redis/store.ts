@@ -1,0 +1,375 @@
+import type { Usage } from "../../api/backend.ts";
+import type { EndReason, ProgressEvent } from "../../api/http.ts";
+import type {
+  Admission,
+  AdmitRequest,
+  Binding,
+  BudgetClaim,
+  BudgetView,
+  Episode,
+  EpisodeEvent,
+  EpisodeStart,
+  Reservation,
+  StateStore,
+} from "../../core/store.ts";
+import { checkAdmit, endedError, noEpisodeError, takenError } from "../../core/store-errors.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { messageOf } from "../../lib/errors.ts";
+import type { Logger } from "../../lib/logger.ts";
+import type { EventFeed } from "./event-feed.ts";
+import type { Journal } from "./journal.ts";
+import type { KnownBindings } from "./known-bindings.ts";
+import { DUTY_MS, type Link } from "./link.ts";
+import {
+  type AdmitReply,
+  type BudgetReply,
+  budgetOf,
+  type EpisodeReply,
+  type EventReply,
+  episodeOf,
+  type LuaList,
+  listOf,
+  type ReservationReply,
+  reservationOf,
+} from "./replies.ts";
+import { TICK_EVENTS } from "./scripts/scripts.ts";
+
+/** How often a router looks what time and the other routers have brought, in milliseconds. */
+const TICK_MS = 200;
+/** How long a router that starts waits for others after a restart of the server, in milliseconds: longer than their leases. */
+const OPEN_MS = 20_000;
+/** Until when after the last renewal of its lease, which lasts longer, a router may spend what it has reserved, in milliseconds. */
+const TRUST_MS = 8_000;
+
+export interface RedisParts {
+  link: Link;
+  journal: Journal;
+  feed: EventFeed;
+  clock: Clock;
+  random: (bytes: number) => Uint8Array;
+  log: Logger;
+  known: KnownBindings;
+}
+
+/**
+ * The StateStore of several routers: each method is one script on the pool's Redis, and the scripts decide. What a router keeps in memory is
+ * what it can lose: where sessions were last seen, and its own open reservations, which it tells the store again after a failover. While
+ * the store cannot be asked, everything is denied; settlements are kept and brought later.
+ */
+export class RedisStore implements StateStore {
+  readonly #parts: RedisParts;
+  #duty = false;
+  #renewedAt = Number.NEGATIVE_INFINITY;
+  #overruns = 0;
+  #polling: Promise<void> = Promise.resolve();
+  #cancelTick: () => void = () => {};
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: RedisParts) {
+    this.#parts = parts;
+  }
+
+  /** Settlements of more than was reserved since the start: each is an instance that broke its hard limit. */
+  get overruns(): number {
+    return this.#overruns;
+  }
+
+  /** Connects; rejects when that cannot be. */
+  async open(): Promise<void> {
+    const { link, clock } = this.#parts;
+    for (const began = clock.now(); ; ) {
+      await this.#join();
+      if (link.ready) break;
+      if (clock.now() - began > OPEN_MS) link.mustBeReady();
+      await new Promise<void>((resolve) => clock.after(TICK_MS, resolve));
+    }
+    await this.#tick();
+    this.#tickLater();
+  }
+
+  /** Does now what is done several times a second: renews the lease, ends what is due, tells the events. Rejects never. */
+  poll(): Promise<void> {
+    this.#polling = this.#polling.then(async () => {
+      if (this.#closing !== undefined) return;
+      const { link, log } = this.#parts;
+      const wasReady = link.ready;
+      try {
+        if (!link.ready) await this.#join();
+        if (!link.ready) return;
+        if (!wasReady) log.info("the store is back");
+        await this.#tick();
+        for (const [requestId, usage] of this.#parts.journal.unsettled) await this.#settle(requestId, usage);
+      } catch (error) {
+        if (wasReady) log.error("the store is away: everything that needs it is denied", { err: messageOf(error) });
+      }
+    });
+    return this.#polling;
+  }
+
+  async admit(request: AdmitRequest): Promise<Admission> {
+    checkAdmit(request);
+    const { link, journal, known } = this.#parts;
+    link.mustBeReady();
+    const { requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode } = request;
+    const start = episode && startOf(tenant, episode.id, episode);
+    const args = { id: requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode: start };
+    let reply: AdmitReply;
+    try {
+      reply = await link.call<AdmitReply>("admit", args);
+    } catch (error) {
+      if (!link.ready) journal.unsure(requestId);
+      throw error;
+    }
+    if (reply.ended) return { ok: false, code: "episode_ended", episode: episodeOf(reply.ended) };
+    if (reply.denied) return { ok: false, code: "budget_exhausted", budget: budgetOf(reply.denied) };
+    journal.admitted(requestId, reply.hold);
+    if (reply.binding) known.set(reply.binding);
+    return {
+      ok: true,
+      reserved: reply.reserved ?? 0,
+      instance: reply.instance ?? instance,
+      budgets: listOf(reply.budgets).map(budgetOf),
+      ...(reply.episode && { episode: episodeOf(reply.episode) }),
+    };
+  }
+
+  async settle(requestId: string, usage: Usage | null): Promise<void> {
+    const { link, journal } = this.#parts;
+    link.mustBeOpen();
+    journal.settling(requestId, usage);
+    await this.#settle(requestId, usage);
+  }
+
+  async openReservations(): Promise<Reservation[]> {
+    return this.#reservations(false);
+  }
+
+  async abandonedReservations(): Promise<Reservation[]> {
+    return this.#reservations(true);
+  }
+
+  holds(requestId: string): boolean {
+    const { journal, clock } = this.#parts;
+    if (!journal.isHeld(requestId)) return true;
+    return !journal.isLost(requestId) && clock.now() - this.#renewedAt < TRUST_MS;
+  }
+
+  async startEpisode(tenant: string, start: EpisodeStart): Promise<Episode> {
+    const { link, random } = this.#parts;
+    const id = start.id ?? `ep_${Buffer.from(random(16)).toString("hex")}`;
+    const reply = await link.call<{ known?: EpisodeReply; episode: EpisodeReply }>("startEpisode", {
+      episode: startOf(tenant, id, start),
+    });
+    if (reply.known?.reason) throw endedError(id, reply.known.reason);
+    if (reply.known) throw takenError(id);
+    void this.poll();
+    return episodeOf(reply.episode);
+  }
+
+  async episode(tenant: string, id: string): Promise<Episode | undefined> {
+    const { episode } = await this.#parts.link.call<{ episode?: EpisodeReply }>("episode", { who: `${tenant}/${id}` });
+    return episode && episodeOf(episode);
+  }
+
+  async episodes(tenant: string): Promise<Episode[]> {
+    return (await this.#episodes({ tenant })).map(episodeOf);
+  }
+
+  async activeEpisodes(): Promise<Episode[]> {
+    return (await this.#episodes({})).map(episodeOf);
+  }
+
+  async progress(tenant: string, id: string, event: ProgressEvent, detail?: string): Promise<Episode> {
+    const { episode, before } = await this.#change(tenant, id, { event, detail });
+    if (before) throw endedError(id, episode.endReason);
+    return episode;
+  }
+
+  async endEpisode(tenant: string, id: string, reason: EndReason): Promise<Episode> {
+    const { episode } = await this.#change(tenant, id, { reason });
+    void this.poll();
+    return episode;
+  }
+
+  async episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]> {
+    return (await this.#events(tenant, id, after)).events;
+  }
+
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
+    return this.#parts.feed.listen(listener);
+  }
+
+  heartbeatDuty(): boolean {
+    return this.#duty && this.#parts.clock.now() - this.#renewedAt < DUTY_MS;
+  }
+
+  async binding(tenant: string, sessionKey: string): Promise<Binding | undefined> {
+    this.#parts.link.mustBeOpen();
+    return this.#parts.known.find(tenant, sessionKey);
+  }
+
+  async bindings(tenant: string): Promise<Binding[]> {
+    return listOf((await this.#parts.link.call<{ list: LuaList<Binding> }>("bindings", { tenant })).list);
+  }
+
+  async rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
+    const { link, known } = this.#parts;
+    const moved = session && { ...session, instance };
+    const { binding } = await link.call<{ binding?: Binding }>("rebind", { id: requestId, instance, session: moved });
+    if (binding) known.set(binding);
+  }
+
+  async sessionCounts(): Promise<Map<string, number>> {
+    const { counts } = await this.#parts.link.call<{ counts: LuaList<string> }>("sessionCounts", {});
+    const flat = listOf(counts);
+    return new Map(flat.flatMap((name, i) => (i % 2 === 0 ? [[name, Number(flat[i + 1])]] : [])));
+  }
+
+  async dropBinding(tenant: string, sessionKey: string): Promise<boolean> {
+    const { link, known } = this.#parts;
+    const { dropped } = await link.call<{ dropped: boolean }>("dropBinding", { tenant, key: sessionKey });
+    if (dropped) known.drop(sessionKey);
+    return dropped;
+  }
+
+  async budget(claim: BudgetClaim, tenant: string): Promise<BudgetView> {
+    const { budget } = await this.#parts.link.call<{ budget?: BudgetReply }>("budget", { claim, tenant });
+    const { scope, id, limit } = claim;
+    return budget ? budgetOf(budget) : { scope, id, limit, spent: 0, reserved: 0 };
+  }
+
+  /** Leaves its open reservations to the other routers. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const { link, feed } = this.#parts;
+    this.#cancelTick();
+    await this.#polling;
+    await link.close();
+    feed.close();
+  }
+
+  /** Connects if need be, and says what this router holds. It is ready when the store takes part again. */
+  async #join(): Promise<void> {
+    const { link, journal, feed } = this.#parts;
+    this.#duty = false;
+    const sentAt = this.#parts.clock.now();
+    const joined = await link.join(journal.holds);
+    if (!joined) return;
+    journal.confirmed(joined.mine);
+    this.#renewedAt = sentAt;
+    if (!feed.begun) {
+      feed.begin(joined.last, joined.number);
+      for (const episode of await this.#episodes({})) feed.skip(episode);
+    } else if (joined.isOtherRun) await this.#catchUp(joined);
+  }
+
+  async #tick(): Promise<void> {
+    const { link, feed, clock } = this.#parts;
+    for (;;) {
+      const sentAt = clock.now();
+      const reply = await link.call<TickReply>("tick", { last: feed.last });
+      this.#duty = reply.duty;
+      this.#renewedAt = sentAt;
+      const events = listOf(reply.list);
+      // Whoever was admitted before these happened listens by then.
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      if (!feed.take(events, reply.last)) {
+        await this.#catchUp({ last: reply.last, number: events.at(-1)?.number ?? 0 });
+      } else if (events.length < TICK_EVENTS) return;
+    }
+  }
+
+  /** Tells what the stream has not got any more, from the events of the episodes that ran or run. */
+  async #catchUp({ last, number }: { last: string; number: number }): Promise<void> {
+    const { feed } = this.#parts;
+    const before = feed.running;
+    const missed = [...before, ...(await this.#episodes({})).map(({ tenant, id }) => ({ tenant, id, seq: 0 }))];
+    for (const { tenant, id, seq } of missed) {
+      const { episode, events } = await this.#events(tenant, id, seq);
+      if (episode) for (const event of events) feed.tell(episode, event);
+    }
+    // Not before: if this fails, it begins again. What the stream repeats is not told twice.
+    feed.begin(last, number);
+  }
+
+  #tickLater(): void {
+    this.#cancelTick = this.#parts.clock.after(TICK_MS, () => {
+      void this.poll().finally(() => {
+        if (this.#closing === undefined) this.#tickLater();
+      });
+    });
+  }
+
+  async #settle(requestId: string, usage: Usage | null): Promise<void> {
+    const { link, journal, log } = this.#parts;
+    const { used, completion } = countsOf(usage);
+    const reply = await link.call<{ used?: number; tokens?: number; instance?: string }>("settle", {
+      id: requestId,
+      used,
+      completion,
+    });
+    journal.settled(requestId);
+    const { tokens, instance } = reply;
+    if (tokens === undefined || (used !== undefined && used <= tokens)) return;
+    this.#overruns++;
+    log.error("an instance used more than was reserved", { request: requestId, instance, reserved: tokens, used });
+  }
+
+  async #reservations(orphans: boolean): Promise<Reservation[]> {
+    const { list } = await this.#parts.link.call<{ list: LuaList<ReservationReply> }>("reservations", { orphans });
+    return listOf(list).map(reservationOf);
+  }
+
+  async #episodes(of: { tenant?: string }): Promise<EpisodeReply[]> {
+    return listOf((await this.#parts.link.call<{ list: LuaList<EpisodeReply> }>("episodes", of)).list);
+  }
+
+  async #events(tenant: string, id: string, after: number) {
+    const { list, episode } = await this.#parts.link.call<{ list: LuaList<EpisodeEvent>; episode?: EpisodeReply }>(
+      "episodeEvents",
+      { who: `${tenant}/${id}`, after },
+    );
+    return { events: listOf(list), episode };
+  }
+
+  async #change(
+    tenant: string,
+    id: string,
+    change: { event?: string; detail?: string | undefined; reason?: EndReason },
+  ): Promise<{ episode: Episode; before: boolean }> {
+    const who = `${tenant}/${id}`;
+    const reply = await this.#parts.link.call<{ episode?: EpisodeReply; before?: boolean }>("changeEpisode", {
+      who,
+      ...change,
+    });
+    if (!reply.episode) throw noEpisodeError(id);
+    return { episode: episodeOf(reply.episode), before: reply.before ?? false };
+  }
+}
+
+interface TickReply {
+  duty: boolean;
+  last: string;
+  list: LuaList<EventReply>;
+}
+
+function startOf(tenant: string, id: string, { settings, metadata = {} }: EpisodeStart) {
+  return { tenant, id, settings: JSON.stringify(settings), metadata: JSON.stringify(metadata) };
+}
+
+/** What a settlement charges; `used` undefined: the count is none, and the whole reservation is spent. */
+function countsOf(usage: Usage | null): { used: number | undefined; completion: number } {
+  if (usage === null) return { used: 0, completion: 0 };
+  const { promptTokens, completionTokens } = usage;
+  const used = promptTokens + completionTokens;
+  const isCount = Number.isSafeInteger(used) && promptTokens >= 0 && completionTokens >= 0;
+  return { used: isCount ? used : undefined, completion: isCount ? completionTokens : 0 };
+}

@@ -1,0 +1,14 @@
+import { afterAll, beforeAll, describe } from "vitest";
+import { hasRedis, REDIS_CURE, RedisServer } from "../support/redis.ts";
+import { RedisHome } from "../support/redis-home.ts";
+import { storeSuite } from "../support/store-suite.ts";
+
+describe.skipIf(!hasRedis)(hasRedis ? "over Redis" : `over Redis (${REDIS_CURE})`, () => {
+  let server: RedisServer;
+  beforeAll(async () => {
+    server = await RedisServer.start();
+  });
+  afterAll(() => server[Symbol.asyncDispose]());
+
+  storeSuite("redis store", async () => new RedisHome(server.url));
+});

@@ -1,0 +1,104 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { eventually } from "./eventually.ts";
+
+const PROGRAM = "redis-server";
+
+/** Whether there is a redis-server, or can be: as root on Debian it is installed, once. Where this is false, tests name the cure. */
+export const hasRedis = isThere() || install();
+export const REDIS_CURE = `needs ${PROGRAM}: apt-get install -y ${PROGRAM}`;
+
+function isThere(): boolean {
+  return (process.env.PATH ?? "").split(delimiter).some((dir) => existsSync(join(dir, PROGRAM)));
+}
+
+function install(): boolean {
+  if (process.getuid?.() !== 0) return false;
+  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  for (const command of [["install"], ["update"], ["install"]]) {
+    try {
+      const args = command[0] === "update" ? ["update", "-q"] : ["install", "-y", "-q", PROGRAM];
+      execFileSync("apt-get", args, { env, stdio: "ignore", timeout: 120_000 });
+    } catch {
+      // No apt-get, or no such package yet.
+    }
+    if (isThere()) return true;
+  }
+  return false;
+}
+
+/** A real redis-server on a free loopback port, with a folder of its own; every write is on disk before it is answered. */
+export class RedisServer implements AsyncDisposable {
+  readonly port: number;
+  readonly #dir: string;
+  readonly #flags: string[];
+  #child: ChildProcess | undefined;
+
+  private constructor(port: number, dir: string, flags: string[]) {
+    this.port = port;
+    this.#dir = dir;
+    this.#flags = flags;
+  }
+
+  /** `flags` come last: `--appendonly no` makes a volatile one. */
+  static async start(...flags: string[]): Promise<RedisServer> {
+    const dir = await mkdtemp(join(tmpdir(), "llmpool-redis-"));
+    const server = new RedisServer(await freePort(), dir, flags);
+    await server.start();
+    return server;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Again, over what it left on disk. */
+  async start(): Promise<void> {
+    const child = spawn(
+      PROGRAM,
+      [
+        ...["--bind", "127.0.0.1", "--port", String(this.port), "--dir", this.#dir, "--save", ""],
+        ...["--appendonly", "yes", "--appendfsync", "always", ...this.#flags],
+      ],
+      { stdio: ["ignore", "pipe", "ignore"] },
+    );
+    this.#child = child;
+    let output = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+    });
+    await eventually("redis-server is ready", () => {
+      if (child.exitCode !== null) throw new Error(output);
+      return output.includes("Ready to accept connections");
+    });
+  }
+
+  async end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    const exit = once(child, "exit");
+    child.kill(signal);
+    // One that is stopped hears nothing but this.
+    child.kill("SIGCONT");
+    await exit;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end("SIGKILL");
+    await rm(this.#dir, { recursive: true, force: true });
+  }
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address() as { port: number };
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
