@@ -42,7 +42,7 @@ test("a pool that only a cluster can run is refused with every cure at once", ()
     "spec.model.secretRef: there is no Secret hf here: put it into the file, or give --secret hf=DIR",
     "spec.variants[big].backend: hf-cuda does not run in local mode yet: use llama-cpp or stub",
     "spec.router.auth.secretName: there is no Secret keys here: put it into the file, or give --secret keys=DIR",
-    "spec.store: redis is not available yet: leave store out, and one router keeps its own",
+    "spec.store.redisSecretRef: there is no Secret r here: put it into the file, or give --secret r=DIR",
   ]);
 });
 

@@ -72,7 +72,7 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
     models.fetch(wanted, { signal, onProgress: (progress) => view.download(progress) });
   await fetchModels(definition, io.signal);
 
-  const store = openStore(plan.router, join(home, "router"), clock, log);
+  const store = await openStore(plan, secrets, join(home, "router"), clock, log);
   stack.defer(() => store.close());
   const supervisor = makeSupervisor({ clock, log, env: io.env, cpus: availableCpus() });
   stack.defer(() => supervisor.close(0));

@@ -39,12 +39,7 @@ export function localProblems(pool: LLMPool, plan: PoolPlan, { volumes, secrets 
   }
   const { auth, store } = plan.router;
   if (auth.mode === "ApiKey") needSecret("spec.router.auth.secretName", auth.secretName);
-  if (store.kind === "redis") {
-    problems.push({
-      path: "spec.store",
-      message: "redis is not available yet: leave store out, and one router keeps its own",
-    });
-  }
+  if (store.kind === "redis") needSecret("spec.store.redisSecretRef", store.secretName);
   if (pool.spec.router.replicas > 1) {
     problems.push({ path: "spec.router.replicas", message: "local mode runs one router: write 1" });
   }

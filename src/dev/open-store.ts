@@ -1,18 +1,35 @@
 import { randomBytes } from "node:crypto";
-import type { RouterPlan } from "../core/plan/types.ts";
+import type { PoolPlan } from "../core/plan/types.ts";
+import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
+import { LLMPoolError } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
+import type { Secrets } from "../router/auth.ts";
 import { systemBootClock } from "../store/embedded/boot-clock.ts";
 import { openEmbeddedStore } from "../store/embedded/open.ts";
-import type { EmbeddedStore } from "../store/embedded/store.ts";
+import { openRedisStore } from "../store/redis/open.ts";
 
-/** The store of a router on this machine, as its plan asks for it. */
-export function openStore(
-  { store, sessionTTLSeconds }: RouterPlan,
+/** The store of a router, as its plan asks for it; `dir` is where an embedded one lives. */
+export async function openStore(
+  { pool, namespace, router }: PoolPlan,
+  secrets: Secrets,
   dir: string,
   clock: Clock,
   log: Logger,
-): EmbeddedStore {
-  const home = store.kind === "embedded" && store.ephemeral ? ({ ephemeral: true } as const) : { dir };
-  return openEmbeddedStore({ home, clock, bootClock: systemBootClock(), random: randomBytes, log, sessionTTLSeconds });
+): Promise<StateStore> {
+  const { store, sessionTTLSeconds } = router;
+  const common = { clock, random: randomBytes, log, sessionTTLSeconds };
+  if (store.kind === "embedded") {
+    const home = store.ephemeral ? ({ ephemeral: true } as const) : { dir };
+    return openEmbeddedStore({ home, bootClock: systemBootClock(), ...common });
+  }
+  const { secretName, key } = store;
+  const url = secrets[secretName]?.[key]?.toString("utf8").trim();
+  if (!url) {
+    throw new LLMPoolError(
+      "store_unavailable",
+      `the Secret ${secretName} has no key ${key}: it must hold the URL of the Redis, redis://[[user]:password@]host[:port]`,
+    );
+  }
+  return openRedisStore({ url, namespace, pool, ...common });
 }

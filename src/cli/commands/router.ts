@@ -59,7 +59,7 @@ async function run(flags: RouterFlags, io: CliIo): Promise<void> {
   const { plan, secrets } = define(text, options);
 
   await using stack = new AsyncDisposableStack();
-  const store = openStore(plan.router, at(flags.state), clock, log);
+  const store = await openStore(plan, secrets, at(flags.state), clock, log);
   stack.defer(() => store.close());
   const source = stack.use(new ProbedEndpoints(clock));
   const endpointsText = await readFile(at(flags.endpoints), "utf8");

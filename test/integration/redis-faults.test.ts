@@ -1,0 +1,183 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { BudgetClaim, EpisodeEvent } from "../../src/core/store.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { silentLogger } from "../../src/lib/logger.ts";
+import { openRedisStore, type RedisStoreOptions } from "../../src/store/redis/open.ts";
+import type { RedisStore } from "../../src/store/redis/store.ts";
+import { eventually } from "../support/eventually.ts";
+import { hasRedis, REDIS_CURE, RedisServer } from "../support/redis.ts";
+import { ask, SETTINGS, usage } from "../support/store-suite.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
+
+const KEY: BudgetClaim = { scope: "key", id: "k", limit: 1000 };
+
+describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over Redis (${REDIS_CURE})`, () => {
+  let stack: AsyncDisposableStack;
+  let pool: string;
+  beforeEach(() => {
+    stack = new AsyncDisposableStack();
+    pool = randomUUID();
+  });
+  afterEach(() => stack.disposeAsync());
+
+  const serve = async (...flags: string[]) => stack.use(await RedisServer.start(...flags));
+  const open = async (url: string, options: Partial<RedisStoreOptions> = {}): Promise<RedisStore> =>
+    stack.use(
+      await openRedisStore({
+        ...{ url, namespace: "test", pool, clock: systemClock, random: randomBytes, log: silentLogger },
+        sessionTTLSeconds: 7200,
+        ...options,
+      }),
+    );
+  const kept = async (store: RedisStore) => {
+    const { spent, reserved } = await store.budget(KEY, "t");
+    return [spent, reserved];
+  };
+  const isBack = (store: RedisStore) => eventually("the store is back", () => kept(store).then(() => true));
+
+  test("200 concurrent requests of three routers on a budget that fits 10: exactly those", async () => {
+    const { url } = await serve();
+    const stores = await Promise.all([open(url), open(url), open(url)]);
+    const claims = [{ ...KEY, limit: 1099 }];
+    const all = await Promise.all(
+      Array.from({ length: 200 }, (_, i) =>
+        stores[i % 3]?.admit(ask({ claims, episode: { id: "e", settings: SETTINGS } })),
+      ),
+    );
+    expect(all.filter((a) => a?.ok)).toHaveLength(10);
+    for (const store of stores) expect(await kept(store)).toEqual([0, 1000]);
+  });
+
+  test("every router is told every event once and in order, whoever caused it", async () => {
+    const { url } = await serve();
+    const stores = await Promise.all([open(url), open(url), open(url)]);
+    const told = stores.map((store) => {
+      const events: [string, EpisodeEvent][] = [];
+      store.onEpisodeEvent((episode, event) => events.push([episode.id, event]));
+      return events;
+    });
+    const [first, second, third] = stores;
+    await first?.startEpisode("t", { id: "e", settings: SETTINGS });
+    await Promise.all(stores.map((store) => store.progress("t", "e", "patch")));
+    await second?.startEpisode("t", {
+      id: "short",
+      settings: { ...SETTINGS, timeoutSeconds: 1, maxTimeoutSeconds: 1 },
+    });
+    await third?.endEpisode("t", "e", "finished");
+    for (const events of told) {
+      const ends = await eventually("both ends are told", () => {
+        const ended = events.filter(([, event]) => event.kind === "ended");
+        return ended.length === 2 && ended;
+      });
+      expect(ends.map(([id, event]) => [id, event.data.reason])).toEqual([
+        ["e", "finished"],
+        ["short", "max_deadline"],
+      ]);
+      const seqs = events.filter(([id]) => id === "e").map(([, event]) => event.seq);
+      expect(seqs).toEqual([1, 2, 3, 4, 5]);
+    }
+  });
+
+  test("a killed server that starts again has lost nothing that was acknowledged, and heals by itself", async () => {
+    const server = await serve();
+    const [one, two] = [await open(server.url), await open(server.url)];
+    const [done, held] = [ask({ claims: [KEY] }), ask({ claims: [KEY], episode: { id: "e", settings: SETTINGS } })];
+    await one.admit(done);
+    await one.settle(done.requestId, usage(30, 10));
+    await one.admit(held);
+    await two.startEpisode("t", { id: "f", settings: SETTINGS });
+    await server.end("SIGKILL");
+    await expect(one.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
+    // Of what was settled in the meantime, the store hears when it is back.
+    await expect(one.settle(held.requestId, usage(50))).rejects.toMatchObject({ code: "store_unavailable" });
+    await server.start();
+    await Promise.all([isBack(one), isBack(two)]);
+    await eventually("the settlement is there", async () => (await kept(two))[1] === 0);
+    expect(await kept(two)).toEqual([90, 0]);
+    expect((await two.activeEpisodes()).map((e) => e.id).sort()).toEqual(["e", "f"]);
+  });
+
+  test("after a restart that lost what was last written, routers tell what they hold before anything is admitted", async () => {
+    const server = await serve("--appendonly", "no");
+    const one = await open(server.url, { allowVolatile: true });
+    const held = ask({ claims: [KEY] });
+    await one.admit(held);
+    await server.end("SIGKILL");
+    await server.start();
+    await isBack(one);
+    expect(await kept(one)).toEqual([0, 100]);
+    expect(one.holds(held.requestId)).toBe(true);
+    await one.settle(held.requestId, usage(60));
+    expect(await kept(one)).toEqual([60, 0]);
+  });
+
+  test("a router that is cut off denies at once, and goes on when the network heals", async () => {
+    const server = await serve();
+    const proxy = stack.use(await TcpProxy.start(server.port));
+    const [cutOff, other] = [await open(`redis://127.0.0.1:${proxy.port}`), await open(server.url)];
+    const before = ask({ claims: [KEY] });
+    await cutOff.admit(before);
+    proxy.partition();
+    // The first waits for an answer, within its limit; then nobody waits.
+    await expect(cutOff.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
+    await expect(cutOff.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
+    await eventually("the other one has the heartbeats", () => other.heartbeatDuty());
+    expect(cutOff.heartbeatDuty()).toBe(false);
+    expect((await other.admit(ask({ claims: [KEY] }))).ok).toBe(true);
+    proxy.heal();
+    await isBack(cutOff);
+    // What was on its way in the cut may have been admitted or not: either way nothing of it is left.
+    await eventually("only what is known is reserved", async () => (await kept(other))[1] === 200);
+    await cutOff.settle(before.requestId, usage(10));
+    expect(await kept(other)).toEqual([10, 100]);
+  });
+
+  test("what a router that died held is left to the others, and the heartbeats with it", async () => {
+    const server = await serve();
+    const wire = stack.use(await TcpProxy.start(server.port));
+    let now = Date.now();
+    const time = () => ({ now, wall: now });
+    const [dead, alive] = [await open(`redis://127.0.0.1:${wire.port}`, { time }), await open(server.url, { time })];
+    const idle = { ...SETTINGS, idleTimeoutSeconds: 20 };
+    const held = ask({ claims: [KEY], instance: "7", episode: { id: "e", settings: idle } });
+    await dead.admit(held);
+    expect([dead.heartbeatDuty(), alive.heartbeatDuty()]).toEqual([true, false]);
+    await alive.poll();
+    expect(await alive.abandonedReservations()).toEqual([]);
+    wire.partition();
+    now += 15_001;
+    await alive.poll();
+    expect(alive.heartbeatDuty()).toBe(true);
+    expect(await alive.abandonedReservations()).toMatchObject([
+      { requestId: held.requestId, instance: "7", tokens: 100 },
+    ]);
+    // It holds no episode open any more.
+    now += 5_000;
+    expect((await alive.episode("t", "e"))?.endReason).toBe("idle");
+    await alive.settle(held.requestId, usage(70));
+    expect(await kept(alive)).toEqual([70, 0]);
+    // Back again, it spends nothing on what was taken from it, and charges it to nobody twice.
+    wire.heal();
+    await isBack(dead);
+    expect(dead.holds(held.requestId)).toBe(false);
+    await dead.settle(held.requestId, usage(70));
+    expect(await kept(alive)).toEqual([70, 0]);
+  });
+
+  test("a volatile server is refused with the cure, and so is one that is not there; the password is in no message", async () => {
+    const volatile = await serve("--appendonly", "no", "--requirepass", "s3cret");
+    const url = `redis://:s3cret@127.0.0.1:${volatile.port}`;
+    await expect(open(url)).rejects.toThrow("appendonly yes");
+    await open(url, { allowVolatile: true });
+    const wrong = await open(url.replace("s3cret", "wr0ng")).catch((error: Error) => error);
+    expect(wrong).toMatchObject({ code: "store_unavailable", message: expect.stringContaining("WRONGPASS") });
+    await volatile.end("SIGKILL");
+    const away = await open(url).catch((error: Error) => error);
+    expect(away).toMatchObject({ code: "store_unavailable", message: expect.stringContaining("ECONNREFUSED") });
+    const bad = await open("redis://:s3cret@[broken").catch((error: Error) => error);
+    for (const error of [wrong, away, bad]) {
+      expect(`${error}${error instanceof Error ? error.stack : ""}`).not.toMatch(/s3cret|wr0ng/);
+    }
+  });
+});
