@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runChecks } from "./checks.ts";
+import { clusterForRun } from "./cluster/for-tests.ts";
+import { release } from "./cluster/lifecycle.ts";
 
 interface Tally {
   passed: number;
@@ -32,6 +34,7 @@ const SUITES: Record<string, string[]> = {
   conformance: ["test/conformance"],
   integration: ["test/integration"],
   e2e: ["test/e2e"],
+  cluster: ["test/cluster"],
 };
 
 const asked = process.argv.slice(2);
@@ -49,7 +52,7 @@ if (unknown.length > 0) {
 const total: Tally = { passed: 0, failed: 0, skipped: 0 };
 for (const name of asked.length > 0 ? asked : names) {
   const began = performance.now();
-  const tally = name === "checks" ? await checks() : await vitest(SUITES[name] ?? []);
+  const tally = await runSuite(name);
   const seconds = Math.round((performance.now() - began) / 1000);
   console.log(`${name}: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped (${seconds} s)`);
   total.passed += tally.passed;
@@ -58,6 +61,18 @@ for (const name of asked.length > 0 ? asked : names) {
 }
 console.log(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exitCode = total.failed === 0 ? 0 : 1;
+
+async function runSuite(name: string): Promise<Tally> {
+  if (name === "checks") return checks();
+  if (name !== "cluster") return vitest(SUITES[name] ?? []);
+  // Started here, so that a first start's lines are seen while it builds; and ended here, so that nothing is left when this is done.
+  const { home } = await clusterForRun(process.env, process.pid, console.log);
+  try {
+    return await vitest([...(SUITES[name] ?? []), "--no-file-parallelism"]);
+  } finally {
+    await release(home, process.pid, console.log);
+  }
+}
 
 async function checks(): Promise<Tally> {
   const results = await runChecks();

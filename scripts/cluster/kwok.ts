@@ -5,7 +5,7 @@ import type { Home } from "./home.ts";
 import { type Started, start } from "./processes.ts";
 
 /** Nodes with this annotation are played by KWOK, and so are the pods on them. */
-export const FAKE = { "kwok.x-k8s.io/node": "fake" };
+export const FAKE_NODE = { "kwok.x-k8s.io/node": "fake" } as const;
 
 export async function startKwok(
   home: Home,
@@ -21,7 +21,7 @@ export async function startKwok(
     `--kubeconfig=${join(run, "kwok.kubeconfig")}`,
     `--config=${join(run, "kwok.json")}`,
     "--manage-all-nodes=false",
-    "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+    `--manage-nodes-with-annotation-selector=${Object.entries(FAKE_NODE).join().replace(",", "=")}`,
     "--node-lease-duration-seconds=40",
     "--server-address=",
   ]);

@@ -7,6 +7,12 @@ import type { Env } from "./home.ts";
 /** Where Debian's package puts the CNI plugins. */
 export const CNI_PLUGINS = "/usr/lib/cni";
 
+/** Runs the command that follows as process 1 of namespaces of its own. */
+export const NEW_SPACES = [
+  "unshare",
+  ...["--mount", "--net", "--pid", "--ipc", "--uts", "--propagation", "slave", "--fork", "--kill-child"],
+] as const;
+
 /** A file that must be there, on the PATH unless a full path, and the Debian package that brings it. */
 const PARTS: readonly [file: string, debianPackage: string][] = [
   ["containerd", "containerd"],
@@ -25,7 +31,8 @@ export function whyNoNode(env: Env): string | undefined {
   if (process.platform !== "linux" || process.getuid?.() !== 0) return ENABLE;
   if (!env.CI && env.LLMPOOL_TEST_NODE !== "1") return ENABLE;
   try {
-    execFileSync("unshare", ["--mount", "--net", "--pid", "--fork", "true"], { stdio: "ignore" });
+    const [file, ...args] = [...NEW_SPACES, "true"];
+    execFileSync(file, args, { stdio: "ignore" });
   } catch {
     return `${ENABLE}, outside a container or in a privileged one: this one may not make namespaces`;
   }

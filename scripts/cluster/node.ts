@@ -7,6 +7,7 @@ import { command } from "./command.ts";
 import type { ControlPlane } from "./control-plane.ts";
 import { type Home, networkOf } from "./home.ts";
 import { containerdConfig, corefile, kubeletConfig, podNetwork } from "./node-config.ts";
+import { NEW_SPACES } from "./node-needs.ts";
 import { processesOf, type Started, start, until } from "./processes.ts";
 
 export const NODE_NAME = "llmpool-node";
@@ -26,8 +27,8 @@ export async function makeNodeSpace(home: Home): Promise<Started> {
   const dir = join(home.run, "node");
   await mkdir(dir, { recursive: true });
   const script = fileURLToPath(new URL("node-init.sh", import.meta.url));
-  const spaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--propagation", "slave"];
-  const space = start(home.run, "node", "unshare", [...spaces, "--fork", "--kill-child", "sh", script, dir, NODE_NAME]);
+  const [file, ...args] = [...NEW_SPACES, "sh", script, dir, NODE_NAME];
+  const space = start(home.run, "node", file, args);
   await until("the node's namespaces", [space], () => existsSync(join(dir, "ready")));
   const init = initOf(home);
   await command("ip", ["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", String(init)]);

@@ -19,6 +19,8 @@ export interface Sources {
   env: Env;
   /** Takes one line per program that is fetched or built. */
   say: (line: string) => void;
+  /** Where a program is published; a test gives its own. */
+  releases?: typeof releaseOf;
 }
 
 /**
@@ -27,15 +29,16 @@ export interface Sources {
  */
 export async function findPrograms<N extends ProgramName>(
   names: readonly N[],
-  { cache, env, say }: Sources,
+  sources: Sources,
 ): Promise<Record<N, string>> {
+  const { cache, env, say } = sources;
   const missing = names.filter((name) => !present(name, cache, env));
   if (missing.length > 0) {
     const other = () => say("another run is building the test cluster's programs; waiting for it");
     await withLock(join(cache, "programs.lock"), other, async () => {
       // The other one may have made some while this one waited.
       const rest = missing.filter((name) => !present(name, cache, env));
-      for (const [i, name] of rest.entries()) await make(name, `${i + 1} of ${rest.length}`, { cache, env, say });
+      for (const [i, name] of rest.entries()) await make(name, `${i + 1} of ${rest.length}`, sources);
     });
   }
   return Object.fromEntries(names.map((name) => [name, present(name, cache, env)])) as Record<N, string>;
@@ -51,7 +54,8 @@ function cached(name: ProgramName, cache: string): string {
   return join(cache, "programs", `${name}-${version}-${hash}`, name);
 }
 
-async function make(name: ProgramName, which: string, { cache, env, say }: Sources): Promise<void> {
+async function make(name: ProgramName, which: string, sources: Sources): Promise<void> {
+  const { cache, env, say, releases = releaseOf } = sources;
   const { version } = moduleOf(name);
   const file = cached(name, cache);
   const dir = join(file, "..");
@@ -59,7 +63,7 @@ async function make(name: ProgramName, which: string, { cache, env, say }: Sourc
   await removeUnfinished(dir);
   const made = `${file}.${process.pid}`;
   try {
-    const release = releaseOf(name, version, process.platform, process.arch === "x64" ? "amd64" : process.arch);
+    const release = releases(name, version, process.platform, process.arch === "x64" ? "amd64" : process.arch);
     if (release && (await download(release, made))) {
       say(`downloaded ${name} ${version} (${which})`);
     } else {
@@ -81,7 +85,7 @@ async function removeUnfinished(dir: string): Promise<void> {
   }
 }
 
-export function hasGo(env: Env): boolean {
+function hasGo(env: Env): boolean {
   return (env.PATH ?? "").split(delimiter).some((dir) => existsSync(join(dir, "go")));
 }
 

@@ -1,82 +1,42 @@
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, onTestFailed, onTestFinished, test } from "vitest";
 import { type CommandOptions, command } from "../../scripts/cluster/command.ts";
-import { clusterHome, type Env, type Home } from "../../scripts/cluster/home.ts";
+import { clusterForRun, type ForTests, type TestFacts } from "../../scripts/cluster/for-tests.ts";
+import { clusterHome, type Home } from "../../scripts/cluster/home.ts";
 import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
-import { acquire } from "../../scripts/cluster/lifecycle.ts";
 import { lock } from "../../scripts/cluster/lock.ts";
-import { whyNoNode } from "../../scripts/cluster/node-needs.ts";
-import { findPrograms, Unavailable } from "../../scripts/cluster/programs.ts";
+import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { recordWrites, type Write } from "./audit.ts";
 import { deviceClass, type FakeNodes, fakeNode, resourceSlice } from "./fake-nodes.ts";
-
-/** What a test file needs of a Kubernetes; without it its tests are skipped by name. */
-interface Facts {
-  kubeconfig: string;
-  programs: { kubectl: string; helm: string };
-  /** Undefined on a cluster of the user's own. */
-  auditLog?: string;
-  node?: { name: string; hostAddress: string };
-}
 
 type Body = () => unknown;
 
 const CRD = fileURLToPath(new URL("../../crds/llmpools.llmpool.dev.yaml", import.meta.url));
 
-/** Nodes, kinds and the like belong to the whole cluster, so the test files of this machine use it one after another. */
-let turn: { close(): void } | undefined;
-
 /**
  * The cluster for the tests of one file; use it as `const cluster = await clusterForTests()` at the top. It runs already, or is started now,
  * and ends with this run of the tests. Where none can be had, `test` and its like skip by name and say what would enable them.
  */
-export async function clusterForTests(env: Env = process.env): Promise<TestCluster> {
-  const home = clusterHome(env);
-  try {
-    const own = !env.KUBECONFIG || env.KUBECONFIG === join(home.run, "admin.kubeconfig");
-    if (!own)
-      return new TestCluster(
-        home,
-        await existing(env.KUBECONFIG ?? "", home, env),
-        "KUBECONFIG names another cluster: unset it",
-      );
-    turn ??= await lock(`${home.run}.tests.lock`, () =>
-      console.log("other tests use the cluster; waiting for their file to end"),
-    );
-    const noNode = whyNoNode(env);
-    // The worker goes with its file; the process that runs the tests is its parent.
-    const wish = { home, env, withNode: noNode === undefined, holder: process.ppid, say: console.log };
-    return new TestCluster(home, await acquire(wish), noNode ?? "the running cluster has none: npm run cluster down");
-  } catch (error) {
-    turn?.close();
-    if (!(error instanceof Unavailable)) throw error;
-    return new TestCluster(home, undefined, error.message);
-  }
-}
-
-/** The cluster of `KUBECONFIG`, with the user's own tools. */
-async function existing(kubeconfig: string, { cache }: Home, env: Env): Promise<Facts> {
-  const onPath = (name: string) =>
-    (env.PATH ?? "")
-      .split(delimiter)
-      .map((dir) => join(dir, name))
-      .find(existsSync);
-  const find = async (name: "kubectl" | "helm") =>
-    onPath(name) ?? (await findPrograms([name], { cache, env, say: console.log }))[name];
-  return { kubeconfig, programs: { kubectl: await find("kubectl"), helm: await find("helm") } };
+export async function clusterForTests(): Promise<TestCluster> {
+  const { run } = clusterHome(process.env);
+  // Nodes, kinds and the like belong to the whole cluster, so the test files of this machine use it one after another.
+  const turn = await lock(`${run}.tests.lock`, () =>
+    console.log("other tests use the cluster; waiting for their file to end"),
+  );
+  afterAll(() => turn.close());
+  // The worker goes with its file; the process that runs the tests is its parent.
+  return new TestCluster(await clusterForRun(process.env, process.ppid, console.log));
 }
 
 export class TestCluster {
   readonly #home: Home;
-  readonly #facts: Facts | undefined;
+  readonly #facts: TestFacts | undefined;
   readonly #lacking: string;
   readonly #leaving: string[] = [];
 
-  /** `lacking` says why there is no cluster, or else no node. */
-  constructor(home: Home, facts: Facts | undefined, lacking: string) {
+  constructor({ home, facts, lacking }: ForTests) {
     this.#home = home;
     this.#facts = facts;
     this.#lacking = lacking;
@@ -239,7 +199,7 @@ export class TestCluster {
     return recordWrites(auditLog);
   }
 
-  get #have(): Facts {
+  get #have(): TestFacts {
     if (!this.#facts) throw new Unavailable(this.#lacking);
     return this.#facts;
   }

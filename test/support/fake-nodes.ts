@@ -1,3 +1,5 @@
+import { FAKE_NODE } from "../../scripts/cluster/kwok.ts";
+
 export interface FakeNodes {
   count: number;
   /** Cards of each node, offered as `nvidia.com/gpu`; 0 makes plain nodes. */
@@ -48,7 +50,7 @@ export function fakeNode(name: string, wanted: FakeNodes): unknown {
     kind: "Node",
     metadata: {
       name,
-      annotations: { "kwok.x-k8s.io/node": "fake" },
+      annotations: FAKE_NODE,
       labels: {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
