@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { FakeClock } from "../../test/support/fake-clock.ts";
 import { settle } from "../../test/support/settle.ts";
 import { runDoubted, SilentError } from "./doubt.ts";
+import { ApiError } from "./errors.ts";
 
 interface Stream {
   speaks(): void;
@@ -88,6 +89,27 @@ test("a rival that fails does not end the stream it doubted", async () => {
   at(0).fail(new Error("reset"));
   await settle();
   expect(outcome).toEqual([new Error("reset")]);
+});
+
+test("a stream that stays silent while its rival fails is the end, too", async () => {
+  const { clock, streams, at, outcome } = setup();
+  clock.advance(40_000);
+  at(1).fail(new Error("refused"));
+  await settle();
+  clock.advance(40_000);
+  await settle();
+  expect(outcome).toEqual([expect.any(SilentError)]);
+  expect(streams.length).toBe(2);
+});
+
+test("a version that is too old for the rival ends both at once", async () => {
+  const { clock, at, outcome } = setup();
+  clock.advance(40_000);
+  const gone = new ApiError("WATCH", 410, { reason: "Expired" });
+  at(1).fail(gone);
+  await settle();
+  expect(outcome).toEqual([gone]);
+  expect(at(0).signal.aborted).toBe(true);
 });
 
 test("a stream that ends while it is doubted leaves its rival", async () => {

@@ -1,4 +1,5 @@
 import type { Clock } from "../lib/clock.ts";
+import { isGone } from "./errors.ts";
 
 /**
  * A stream that is silent for so long, in milliseconds, is doubted. A server says something on a watch once a minute at least (a bookmark);
@@ -6,7 +7,7 @@ import type { Clock } from "../lib/clock.ts";
  */
 const DOUBT_MS = 40_000;
 
-/** Nothing came, neither on the stream nor on the one that was to make sure. */
+/** Nothing came, neither on the stream nor from a second one. */
 export class SilentError extends Error {
   override readonly name = "SilentError";
 
@@ -22,7 +23,7 @@ export class SilentError extends Error {
  * growing too old.
  *
  * @param open runs one stream until it ends, and calls `speaks` before it delivers anything.
- * Ends as the last open stream ends; rejects with SilentError when two of them were silent, or with the signal's reason.
+ * Ends as the last open stream ends; rejects with SilentError when nothing came for 80 s, or with the signal's reason.
  */
 export function runDoubted(
   clock: Clock,
@@ -43,25 +44,27 @@ export function runDoubted(
   const ended = (stream: AbortController, settle: () => void) => {
     if (streams.delete(stream) && streams.size === 0) settle();
   };
+  const failed = (stream: AbortController, error: unknown) => {
+    // A version that is too old for the second is too old for the first: nothing it missed can be had by waiting.
+    if (streams.has(stream) && isGone(error)) stop(error);
+    else ended(stream, () => reject(error));
+  };
   const begin = () => {
     const stream = new AbortController();
     streams.add(stream);
     const speaks = () => {
       cut(new SilentError(), stream);
-      doubtLater();
+      inSilence(begin);
     };
     open(speaks, stream.signal).then(
       () => ended(stream, resolve),
-      (error: unknown) => ended(stream, () => reject(error)),
+      (error: unknown) => failed(stream, error),
     );
-    doubtLater();
+    inSilence(streams.size === 1 ? begin : () => stop(new SilentError()));
   };
-  const doubtLater = () => {
+  const inSilence = (run: () => void) => {
     cancelDoubt();
-    cancelDoubt = clock.after(DOUBT_MS, () => {
-      if (streams.size === 1) begin();
-      else stop(new SilentError());
-    });
+    cancelDoubt = clock.after(DOUBT_MS, run);
   };
   const stop = (reason: unknown) => {
     cut(reason);
