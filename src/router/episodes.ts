@@ -122,15 +122,19 @@ export class EpisodeWatch {
       "x-accel-buffering": "no",
     });
     let last = after;
+    const write: Subscriber["send"] = (event, data, seq) => {
+      if (seq !== undefined) {
+        if (seq <= last) return;
+        last = seq;
+      }
+      res.write(`${seq === undefined ? "" : `id: ${seq}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+    };
+    // What happens while the events before are read comes after them.
+    let early: (() => void)[] | undefined = [];
+    const inOrder = (act: () => void) => void (early ? early.push(act) : act());
     const subscriber: Subscriber = {
-      send(event, data, seq) {
-        if (seq !== undefined) {
-          if (seq <= last) return;
-          last = seq;
-        }
-        res.write(`${seq === undefined ? "" : `id: ${seq}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-      },
-      end: () => res.end(),
+      send: (event, data, seq) => inOrder(() => write(event, data, seq)),
+      end: () => inOrder(() => void res.end()),
     };
     const key = keyOf(tenant, id);
     const set = this.#subscribers.get(key) ?? new Set();
@@ -140,10 +144,18 @@ export class EpisodeWatch {
       if (set.size === 0) this.#subscribers.delete(key);
     });
     // Subscribed before reading: an event in between is sent once, whichever way it comes first.
-    for (const event of await store.episodeEvents(tenant, id, after)) {
-      subscriber.send(event.kind, eventObject(id, event), event.seq);
-    }
-    if ((await store.episode(tenant, id))?.state !== "active" || this.#closed) res.end();
+    const replay = async () => {
+      for (const event of await store.episodeEvents(tenant, id, last))
+        write(event.kind, eventObject(id, event), event.seq);
+    };
+    await replay();
+    const acts = early;
+    early = undefined;
+    for (const act of acts) act();
+    if ((await store.episode(tenant, id))?.state === "active" && !this.#closed) return;
+    // Its end may be on the way still.
+    await replay();
+    res.end();
   }
 
   close(): void {
