@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -78,6 +78,16 @@ export class RedisServer implements AsyncDisposable {
     });
   }
 
+  /** Keeps a copy of what is on disk now; the returned function, called while it does not run, puts it back: a copy that lags takes over. */
+  async copy(): Promise<() => Promise<void>> {
+    const copy = `${this.#dir}-copy`;
+    await cp(this.#dir, copy, { recursive: true });
+    return async () => {
+      await rm(this.#dir, { recursive: true });
+      await cp(copy, this.#dir, { recursive: true });
+    };
+  }
+
   async end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
@@ -90,7 +100,7 @@ export class RedisServer implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGKILL");
-    await rm(this.#dir, { recursive: true, force: true });
+    for (const dir of [this.#dir, `${this.#dir}-copy`]) await rm(dir, { recursive: true, force: true });
   }
 }
 

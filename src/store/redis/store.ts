@@ -294,7 +294,10 @@ export class RedisStore implements StateStore {
     const missed = [...before, ...(await this.#episodes({})).map(({ tenant, id }) => ({ tenant, id, seq: 0 }))];
     for (const { tenant, id, seq } of missed) {
       const { episode, events } = await this.#events(tenant, id, seq);
-      if (episode) for (const event of events) feed.tell(episode, event);
+      if (!episode) continue;
+      // A copy that took over may have forgotten events that were told: it counts on from before them.
+      if (episode.seq < seq) feed.skip(episode);
+      for (const event of events) feed.tell(episode, event);
     }
     // Not before: if this fails, it begins again. What the stream repeats is not told twice.
     feed.begin(last, number);
