@@ -49,7 +49,7 @@ export function routerDeployment(pool: LLMPool, plan: PoolPlan, settings: Render
 }
 
 /** Hash of what the pool asks of the router's pods, without what a release of the operator brings. */
-function routerRevision({ spec }: LLMPool, { router: { auth, store, drainSeconds } }: PoolPlan): string {
+export function routerRevision({ spec }: LLMPool, { router: { auth, store, drainSeconds } }: PoolPlan): string {
   return revisionOf({ auth, store, drainSeconds, podTemplate: spec.router.podTemplate });
 }
 

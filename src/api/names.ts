@@ -44,6 +44,7 @@ export type ConditionType = (typeof CONDITIONS)[number];
 /** Reasons of conditions. The Ready condition's reason is the Status column: one word a person can read. */
 export const REASONS = {
   Ready: "Ready",
+  Pending: "Pending",
   Loading: "Loading",
   WarmingUp: "WarmingUp",
   Degraded: "Degraded",
@@ -52,5 +53,11 @@ export const REASONS = {
   Invalid: "Invalid",
   SizeUnknown: "SizeUnknown",
   StoreEphemeral: "StoreEphemeral",
+  Unschedulable: "Unschedulable",
+  ObjectTaken: "ObjectTaken",
+  ApplyFailed: "ApplyFailed",
+  RollingOut: "RollingOut",
+  Complete: "Complete",
+  NotNeeded: "NotNeeded",
 } as const;
 export type Reason = keyof typeof REASONS;

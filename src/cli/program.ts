@@ -44,6 +44,10 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     description: "run the router alone, in front of instances that something else runs",
     load: async () => (await import("./commands/router.ts")).registerRouter,
   },
+  operator: {
+    description: "look after the LLMPools of a Kubernetes cluster",
+    load: async () => (await import("./commands/operator.ts")).registerOperator,
+  },
   runtime: {
     description: "serve one instance, as LLMPOOL_INSTANCE (JSON) or a file says",
     load: async () => (await import("./commands/runtime.ts")).registerRuntime,

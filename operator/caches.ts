@@ -1,0 +1,81 @@
+import { LABELS } from "../src/api/names.ts";
+import type { Client } from "../src/kube/client.ts";
+import { Informer } from "../src/kube/informer.ts";
+import type { KubeMetrics } from "../src/kube/metrics.ts";
+import { type KubeObject, keyOf } from "../src/kube/object.ts";
+import { RESOURCES, type Resource, selectorOf } from "../src/kube/resource.ts";
+import type { Clock } from "../src/lib/clock.ts";
+import type { Logger } from "../src/lib/logger.ts";
+import { LLMPOOLS, OWNED, type Pod } from "./kinds.ts";
+import { MANAGER } from "./render/names.ts";
+
+export interface CachesOptions {
+  client: Client;
+  clock: Clock;
+  random: () => number;
+  log: Logger;
+  metrics?: KubeMetrics | undefined;
+  /** Undefined: all namespaces. */
+  namespace?: string | undefined;
+  podMonitors: boolean;
+}
+
+/** Objects of pools, found by `namespace/pool`. */
+export type OwnedInformer = Informer<KubeObject, "pool">;
+
+/** Live copies of all pools and of everything that bears the operator's label. */
+export class Caches implements AsyncDisposable {
+  readonly pools: Informer<KubeObject>;
+  readonly pods: Informer<Pod, "pool">;
+  readonly #owned: Map<string, OwnedInformer>;
+
+  constructor({ podMonitors, ...options }: CachesOptions) {
+    const mine = { ...options, labelSelector: selectorOf({ [LABELS.managedBy]: MANAGER }), indexes: { pool: poolOf } };
+    this.pools = new Informer({ ...options, resource: LLMPOOLS });
+    this.pods = new Informer<Pod, "pool">({ ...mine, resource: RESOURCES.pods });
+    const kinds: readonly Resource[] = podMonitors ? [...OWNED, RESOURCES.podMonitors] : OWNED;
+    this.#owned = new Map(
+      kinds.map((resource) => [resource.kind, new Informer<KubeObject, "pool">({ ...mine, resource })]),
+    );
+  }
+
+  /** The cache of one kind that pools are rendered to. */
+  of(kind: string): OwnedInformer {
+    const informer = this.#owned.get(kind);
+    if (!informer) throw new TypeError(`no cache of kind ${kind}`);
+    return informer;
+  }
+
+  /** Everything of a kind that pools are rendered to, labelled as this pool's. */
+  owned(key: string): KubeObject[] {
+    return [...this.#owned.values()].flatMap((informer) => informer.by("pool", key));
+  }
+
+  get all(): (Informer<KubeObject> | OwnedInformer | Informer<Pod, "pool">)[] {
+    return [this.pools, this.pods, ...this.#owned.values()];
+  }
+
+  start(): void {
+    for (const informer of this.all) informer.start();
+  }
+
+  /** Calls `add` with the key of every pool that a change concerns. */
+  onChange(add: (key: string) => void): void {
+    this.pools.onChange((pool) => [keyOf(pool)], add);
+    this.pods.onChange(poolOf, add);
+    for (const informer of this.#owned.values()) informer.onChange(poolOf, add);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.all.map((informer) => informer.close()));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+function poolOf({ metadata: { namespace, labels } }: KubeObject): string[] {
+  const pool = labels?.[LABELS.pool];
+  return pool === undefined ? [] : [`${namespace}/${pool}`];
+}

@@ -1,0 +1,109 @@
+import { randomBytes } from "node:crypto";
+import { Client } from "../src/kube/client.ts";
+import { Connection } from "../src/kube/connection.ts";
+import { Controller } from "../src/kube/controller.ts";
+import type { Credentials } from "../src/kube/credentials.ts";
+import { isNotFound } from "../src/kube/errors.ts";
+import { EventRecorder } from "../src/kube/events.ts";
+import { Expectations } from "../src/kube/expectations.ts";
+import { acquireLease } from "../src/kube/lease.ts";
+import type { KubeMetrics } from "../src/kube/metrics.ts";
+import type { Clock } from "../src/lib/clock.ts";
+import type { Logger } from "../src/lib/logger.ts";
+import { Caches } from "./caches.ts";
+import { LLMPOOLS } from "./kinds.ts";
+import { httpProbeInstance } from "./probe.ts";
+import { makeReconciler } from "./reconcile.ts";
+import { MANAGER } from "./render/names.ts";
+import type { RenderSettings } from "./render/settings.ts";
+
+export interface OperatorOptions {
+  credentials: Credentials;
+  version: string;
+  images: RenderSettings["images"];
+  /** Where its Lease is, and where its pods are for the instances' NetworkPolicy. */
+  ownNamespace: string;
+  /** Whose pools it looks after; undefined: everybody's. */
+  namespace?: string | undefined;
+  /** Of this process and no other, ever. */
+  identity: string;
+  clock: Clock;
+  random: () => number;
+  log: Logger;
+  metrics?: KubeMetrics | undefined;
+  /** Pools that are worked on at the same time. */
+  workers?: number;
+}
+
+/**
+ * Looks after pools while it holds the Lease; before that it keeps its caches warm. Resolves when `signal` fires; rejects when the Lease is lost, and
+ * the process should then end. `onSynced` is called once its caches are complete.
+ */
+export async function runOperator(options: OperatorOptions, signal: AbortSignal, onSynced = () => {}): Promise<void> {
+  const { credentials, version, clock, random, log, metrics, namespace, ownNamespace, identity } = options;
+  await using stack = new AsyncDisposableStack();
+  const connection = stack.use(new Connection({ credentials, clock, userAgent: `${MANAGER}/${version}` }));
+  const client = new Client({ connection, clock, resources: [LLMPOOLS], ...(metrics && { metrics }) });
+  try {
+    const podMonitors = await knowsPodMonitors(client, signal);
+    const caches = stack.use(new Caches({ client, clock, random, log, metrics, namespace, podMonitors }));
+    caches.start();
+    await Promise.all(caches.all.map((cache) => cache.whenSynced(signal)));
+    onSynced();
+    log.info("caches are complete", { pools: caches.pools.size, podMonitors });
+
+    const lease = { client, namespace: ownNamespace, name: MANAGER, identity, clock, random, log, metrics };
+    const leadership = stack.use(await acquireLease(lease, signal));
+    const guarded = client.guarded(() => leadership.ensure());
+    const instance = identity.slice(0, 128);
+    const recorder = stack.use(
+      new EventRecorder({ client: guarded, controller: `llmpool.dev/${MANAGER}`, instance, clock, log, metrics }),
+    );
+    const expectations = new Expectations(clock);
+    const controller = stack.use(
+      new Controller({
+        name: "llmpool",
+        informers: caches.all,
+        expectations,
+        workers: options.workers ?? 4,
+        reconcile: makeReconciler({
+          client: guarded,
+          caches,
+          expectations,
+          settings: { images: options.images, operatorNamespace: ownNamespace, podMonitors },
+          recorder,
+          probe: httpProbeInstance,
+          makeToken: () => randomBytes(32).toString("base64url"),
+          clock,
+        }),
+        clock,
+        random,
+        log,
+        metrics,
+      }),
+    );
+    caches.onChange((key) => controller.queue.add(key));
+    controller.start();
+    const ended = AbortSignal.any([signal, leadership.signal]);
+    if (!ended.aborted) await new Promise((done) => ended.addEventListener("abort", done, { once: true }));
+    if (!signal.aborted) throw leadership.signal.reason;
+  } catch (error) {
+    // Asked to end while it waited for the API server or the Lease.
+    if (!signal.aborted) throw error;
+  }
+}
+
+/** Looked up once: a cluster that gets the kind later has it from the operator's next start on. */
+async function knowsPodMonitors(client: Client, signal: AbortSignal): Promise<boolean> {
+  try {
+    const { resources = [] } = await client.request<{ resources?: { name: string }[] }>(
+      "GET",
+      "/apis/monitoring.coreos.com/v1",
+      { signal },
+    );
+    return resources.some(({ name }) => name === "podmonitors");
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,82 @@
+import type { InstanceState } from "../src/api/instance.ts";
+import { CONTAINERS } from "../src/api/names.ts";
+import type { Pod } from "./kinds.ts";
+
+/** What a pod says of the process in it. */
+export interface PodState {
+  state: InstanceState;
+  /** Why it is not Ready, in words. */
+  message?: string;
+  /** One CamelCase word for a failure: the runtime's own reason or the kubelet's. */
+  reason?: string;
+  restarts: number;
+}
+
+/** Words of a kubelet for a container that will not run before someone does something. */
+const BROKEN = new Set([
+  "CrashLoopBackOff",
+  "ImagePullBackOff",
+  "ErrImagePull",
+  "ErrImageNeverPull",
+  "InvalidImageName",
+  "CreateContainerConfigError",
+  "CreateContainerError",
+  "RunContainerError",
+]);
+
+/** Most characters of a message that goes into a status. */
+const MESSAGE = 500;
+
+/** The state of a pod's process, as far as the pod shows it: one that runs and is not ready is Loading. */
+export function podState(pod: Pod): PodState {
+  const statuses = pod.status?.containerStatuses ?? [];
+  const restarts = statuses.reduce((sum, { restartCount }) => sum + restartCount, 0);
+  const of = (state: InstanceState, message?: string, reason?: string): PodState => ({
+    state,
+    restarts,
+    ...(message && { message: message.slice(0, MESSAGE) }),
+    ...(reason !== undefined && { reason }),
+  });
+  if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", "its pod ends");
+  if (condition(pod, "Ready")?.status === "True") return of("Ready");
+  const scheduled = condition(pod, "PodScheduled");
+  if (scheduled?.status === "False") return of("Pending", scheduled.message, "Unschedulable");
+  for (const { name, state, lastState } of statuses) {
+    const waiting = state?.waiting;
+    const ended = state?.terminated ?? lastState?.terminated;
+    const last = ended && (ended.exitCode !== 0 || ended.reason === "OOMKilled") ? lastWords(ended) : undefined;
+    if (waiting?.reason !== undefined && BROKEN.has(waiting.reason)) {
+      const which = name === CONTAINERS.instance || name === CONTAINERS.router ? "" : `container ${name}: `;
+      const crashed = waiting.reason === "CrashLoopBackOff" && last;
+      if (crashed) return of("Failed", `${which}${crashed.message}`, crashed.reason);
+      return of(
+        "Failed",
+        `${which}${waiting.reason}: ${waiting.message ?? "the kubelet says no more"}`,
+        waiting.reason,
+      );
+    }
+    if (state?.terminated && last) return of("Failed", last.message, last.reason);
+  }
+  const running = statuses.length > 0 && statuses.every(({ state }) => state?.running !== undefined);
+  if (running) return of("Loading");
+  return of("Pending", statuses[0]?.state?.waiting?.message);
+}
+
+export const condition = (pod: Pod, type: string) => pod.status?.conditions?.find((c) => c.type === type);
+
+/** A runtime that cannot start logs the reason as its last line, and the kubelet keeps the end of the log. */
+function lastWords(ended: { exitCode: number; reason?: string; message?: string; signal?: number }) {
+  if (ended.reason === "OOMKilled")
+    return { reason: "OutOfMemory", message: "it went over its memory limit: raise resources.limits.memory" };
+  for (const line of (ended.message ?? "").trim().split("\n").reverse()) {
+    try {
+      const said = JSON.parse(line) as { msg?: unknown; reason?: unknown };
+      if (typeof said.msg === "string")
+        return { reason: typeof said.reason === "string" ? said.reason : "ExitCode", message: said.msg };
+    } catch {
+      // Not a line of ours.
+    }
+  }
+  const text = (ended.message ?? "").trim().split("\n").at(-1) ?? "";
+  return { reason: "ExitCode", message: `it ended with exit code ${ended.exitCode}${text && `: ${text}`}` };
+}

@@ -1,0 +1,158 @@
+import { isDeepStrictEqual } from "node:util";
+import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
+import { ANNOTATIONS, API_VERSION, KIND } from "../src/api/names.ts";
+import { validatePool } from "../src/api/validate.ts";
+import { planPool } from "../src/core/plan/plan.ts";
+import type { Reconcile } from "../src/kube/controller.ts";
+import type { EventRecorder } from "../src/kube/events.ts";
+import { type KubeObject, parseKey } from "../src/kube/object.ts";
+import { RESOURCES } from "../src/kube/resource.ts";
+import type { Clock } from "../src/lib/clock.ts";
+import { announce } from "./announce.ts";
+import { type ApplyDeps, applyObjects, type Owner, type Problem } from "./apply.ts";
+import { gather, keptRouterImage, type Observed } from "./gather.ts";
+import type { Pod } from "./kinds.ts";
+import { type ProbeInstance, probePacked } from "./probe.ts";
+import { MANAGER, ownerOf } from "./render/names.ts";
+import { renderPool } from "./render/render.ts";
+import { routerRevision } from "./render/router.ts";
+import type { RenderSettings } from "./render/settings.ts";
+import { variantsOf } from "./render/variant.ts";
+import { podsToReplace } from "./rollout.ts";
+import { invalidStatus, statusOf } from "./status.ts";
+import { ensureToken } from "./token.ts";
+
+export interface ReconcileDeps extends ApplyDeps {
+  settings: RenderSettings;
+  recorder: Pick<EventRecorder, "record">;
+  probe: ProbeInstance;
+  makeToken: () => string;
+  clock: Clock;
+}
+
+/** How soon a status is written again when only numbers changed, in milliseconds: five pods that become ready together are one write. */
+const STATUS_MS = 1_000;
+/** How often to look whether a foreign object went, which no event tells, in milliseconds. */
+const LOOK_AGAIN_MS = 5_000;
+
+type StoredPool = KubeObject & { status?: LLMPoolStatus };
+
+/** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
+export function makeReconciler(deps: ReconcileDeps): Reconcile {
+  const writtenAt = new Map<string, number>();
+  return async (key, signal) => {
+    const { caches, expectations, clock } = deps;
+    const stored = caches.pools.get(key) as StoredPool | undefined;
+    if (!stored || stored.metadata.deletionTimestamp !== undefined) {
+      // Owner references clean up.
+      expectations.forget(key);
+      writtenAt.delete(key);
+      return {};
+    }
+    const { status: before, ...manifest } = stored;
+    const checked = validatePool(structuredClone(manifest));
+    const now = new Date(clock.wall()).toISOString().replace(/\.\d+Z$/, "Z");
+    const { generation } = stored.metadata;
+    if (!checked.ok) {
+      const message = checked.problems.map(({ path, message }) => `${path}: ${message}`).join("; ");
+      await writeStatus(deps, key, stored, invalidStatus(generation, message, before, now), signal);
+      return {};
+    }
+    const { pool } = checked;
+    const plan = planPool(pool);
+    const { problems, observed } = await bring(pool, plan, key, deps, signal);
+    const { probed, askAgainMs } = await probePacked(observed, deps.probe, signal);
+    const next = statusOf({ pool, generation, plan, observed, problems, probed, before, now });
+    const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
+    if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal))) writtenAt.set(key, clock.now());
+    const failed = problems.filter(({ error }) => error !== undefined);
+    if (failed.length > 0)
+      throw failed.length === 1
+        ? failed[0]?.error
+        : new AggregateError(
+            failed.map(({ error }) => error),
+            failed.map(({ message }) => message).join("; "),
+          );
+    if (waitMs > 0) return { requeueAfterMs: waitMs };
+    return { requeueAfterMs: problems.length > 0 ? LOOK_AGAIN_MS : askAgainMs };
+  };
+}
+
+/** Everything that is written but the status. What it returns was seen before these writes. */
+async function bring(
+  pool: LLMPool,
+  plan: ReturnType<typeof planPool>,
+  key: string,
+  deps: ReconcileDeps,
+  signal: AbortSignal,
+): Promise<{ problems: Problem[]; observed: Observed }> {
+  const { caches, settings } = deps;
+  const reference = ownerOf(pool);
+  if (!reference) throw new TypeError(`pool ${key} came without a uid`);
+  const owner: Owner = { key, uid: reference.uid };
+  const variants = variantsOf(pool, plan);
+  const observed = gather(pool, variants, owner, caches);
+  const router = keptRouterImage(observed, routerRevision(pool, plan)) ?? settings.images.router;
+  const objects = renderPool(pool, plan, { ...settings, images: { ...settings.images, router } });
+  const namespace = parseKey(key).namespace ?? "default";
+  const token = await ensureToken(owner, reference, namespace, deps, signal);
+  const problems = [...(token ? [token] : []), ...(await applyObjects(objects, owner, deps, signal))];
+  for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
+  return { problems, observed };
+}
+
+/** Deletes the pods whose turn it is, once the StatefulSet's controller would make them in the new image. */
+async function replace(
+  { rendered, set, pods }: Observed["variants"][number],
+  pool: LLMPool,
+  key: string,
+  { client, caches, expectations, recorder }: ReconcileDeps,
+  signal: AbortSignal,
+): Promise<void> {
+  const { podRevision: revision, pods: wanted } = rendered;
+  const current = set?.metadata.annotations?.[ANNOTATIONS.revision] === revision;
+  if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return;
+  for (const pod of podsToReplace({ pods, wanted, revision })) {
+    const { uid } = pod.metadata;
+    if (!(await client.delete(RESOURCES.pods, pod.metadata, { uid, signal }))) continue;
+    expectations.deleted(key, caches.pods, pod);
+    recorder.record(pool as unknown as KubeObject, replacing(pod));
+  }
+}
+
+const replacing = (pod: Pod) => ({
+  type: "Normal" as const,
+  reason: "ReplacingPod",
+  action: "ReplacePod",
+  note: `${pod.metadata.name} has an older revision: it drains and is made anew`,
+  related: pod,
+});
+
+/** 0: write now. What a person waits for is told at once; numbers may come together. */
+function statusWait(before: LLMPoolStatus | undefined, next: LLMPoolStatus, sinceMs: number): number {
+  const ready = (status: LLMPoolStatus | undefined) => {
+    const found = status?.conditions?.find(({ type }) => type === "Ready");
+    return found && `${found.status} ${found.reason} ${found.observedGeneration}`;
+  };
+  if (ready(before) !== ready(next) || sinceMs >= STATUS_MS) return 0;
+  return isDeepStrictEqual(before, next) ? 0 : STATUS_MS - sinceMs;
+}
+
+/** False when it was so already. */
+async function writeStatus(
+  { client, caches, expectations, recorder }: ReconcileDeps,
+  key: string,
+  stored: StoredPool,
+  status: LLMPoolStatus,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (isDeepStrictEqual(stored.status, status)) return false;
+  const { name, namespace, uid } = stored.metadata;
+  // With the uid: never the status of a later pool of this name.
+  const metadata = { name, ...(namespace !== undefined && { namespace }), ...(uid !== undefined && { uid }) };
+  const object = { apiVersion: API_VERSION, kind: KIND, metadata, status };
+  const answer = await client.apply(object, { fieldManager: MANAGER, force: true, subresource: "status", signal });
+  expectations.wrote(key, caches.pools, answer);
+  announce(recorder, stored, stored.status, status);
+  return true;
+}

@@ -1,0 +1,231 @@
+import type { InstanceState } from "../src/api/instance.ts";
+import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
+import { DEFAULT_VARIANT } from "../src/api/names.ts";
+import type { InstancePlan, PoolPlan } from "../src/core/plan/types.ts";
+import { selectorOf } from "../src/kube/resource.ts";
+import type { Problem } from "./apply.ts";
+import { conditionsOf, type Judgement } from "./conditions.ts";
+import type { Observed, ObservedVariant } from "./gather.ts";
+import type { Pod } from "./kinds.ts";
+import { condition, type PodState, podState } from "./pod-state.ts";
+import { namesOf, podLabels } from "./render/names.ts";
+import { ROUTER_PORT } from "./render/router.ts";
+import { isCurrent, ordinalOf } from "./rollout.ts";
+
+/** What each instance of a Packed pod answered to its probe, by id; absent: it was not reached. */
+export type Probed = ReadonlyMap<string, InstanceState>;
+
+export interface StatusInput {
+  pool: LLMPool;
+  generation: number | undefined;
+  plan: PoolPlan;
+  observed: Observed;
+  problems: readonly Problem[];
+  probed: Probed;
+  before: LLMPoolStatus | undefined;
+  /** RFC 3339 */
+  now: string;
+}
+
+interface Row {
+  instance: InstancePlan;
+  pod: Pod | undefined;
+  seen: PodState;
+}
+
+/** The status of a pool, from what is there. Pure: the same input gives the same status. */
+export function statusOf(input: StatusInput): LLMPoolStatus {
+  const { pool, generation, plan, observed, before, now } = input;
+  const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.probed));
+  const own = rows.filter(({ instance }) => instance.variant === DEFAULT_VARIANT);
+  const namespace = pool.metadata.namespace ?? "default";
+  return {
+    ...(generation !== undefined && { observedGeneration: generation }),
+    desiredInstances: own.length,
+    instances: own.filter(({ pod }) => pod !== undefined).length,
+    readyInstances: own.filter(isReady).length,
+    selector: selectorOf(podLabels(plan.pool, "instance", DEFAULT_VARIANT)),
+    url: `http://${namesOf(plan.pool).router}.${namespace}.svc:${ROUTER_PORT}`,
+    roles: plan.roles.map(({ name, instances }) => ({ name, instances })),
+    instanceStatuses: rows.map(({ instance, pod, seen }) => ({
+      id: instance.id,
+      variant: instance.variant,
+      ...(pod && { pod: pod.metadata.name }),
+      state: seen.state,
+      ...(pod?.spec?.nodeName !== undefined && { node: pod.spec.nodeName }),
+      restarts: seen.restarts,
+      ...(seen.message !== undefined && { message: seen.message }),
+    })),
+    conditions: conditionsOf(judge(input, rows), before?.conditions, generation, now),
+  };
+}
+
+/** The status of a pool that cannot be planned: what was known stays, and Ready says why. */
+export function invalidStatus(
+  generation: number | undefined,
+  message: string,
+  before: LLMPoolStatus | undefined,
+  now: string,
+): LLMPoolStatus {
+  const judgements: Judgement[] = [
+    { type: "Ready", status: "False", reason: "Invalid", message },
+    { type: "Progressing", status: "False", reason: "Invalid", message: "nothing is changed until the spec is valid" },
+    { type: "Stalled", status: "True", reason: "Invalid", message },
+  ];
+  return {
+    ...before,
+    ...(generation !== undefined && { observedGeneration: generation }),
+    conditions: conditionsOf(judgements, before?.conditions, generation, now),
+  };
+}
+
+function rowsOf({ rendered, pods }: ObservedVariant, probed: Probed): Row[] {
+  return rendered.plan.instances.map((instance) => {
+    const pod = pods.find((one) => ordinalOf(one) === instance.ordinal);
+    const seen: PodState = pod ? podState(pod) : { state: "Pending", restarts: 0, message: "its pod is not there yet" };
+    if (!rendered.packed || seen.state !== "Ready") return { instance, pod, seen };
+    // The supervisor answers; whether the instance does is asked from itself.
+    const state = probed.get(instance.id) ?? "Loading";
+    return { instance, pod, seen: { ...seen, state } };
+  });
+}
+
+const isReady = ({ seen }: Row): boolean => seen.state === "Ready";
+
+function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
+  const instances = judgeInstances(rows);
+  const router = judgeRouter(input);
+  const problem = input.problems.find(({ reason }) => reason === "ObjectTaken") ?? input.problems[0];
+  const missing = [instances, router].find(({ status }) => status !== "True");
+  const ready: Judgement = problem
+    ? { type: "Ready", status: "False", reason: problem.reason, message: problem.message }
+    : missing
+      ? { ...missing, type: "Ready", status: "False" }
+      : {
+          type: "Ready",
+          status: "True",
+          reason: rows.length > 0 ? "Ready" : "ScaledToZero",
+          message: instances.message,
+        };
+  const moving = whatMoves(input, rows);
+  const stalled =
+    ready.status === "True" ||
+    !(problem?.reason === "ObjectTaken" || ready.reason === "Unschedulable" || isBroken(rows))
+      ? undefined
+      : ready;
+  return [
+    ready,
+    instances,
+    router,
+    judgeModel(input, rows),
+    judgeSchedulable(rows, input.observed.router.pods),
+    moving
+      ? { type: "Progressing", status: "True", ...moving }
+      : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
+    ...(moving && !stalled ? [{ type: "Reconciling", status: "True", ...moving } as const] : []),
+    ...(stalled ? [{ ...stalled, type: "Stalled", status: "True" } as const] : []),
+  ];
+}
+
+const isBroken = (rows: readonly Row[]) => rows.some(({ seen }) => seen.state === "Failed");
+
+function judgeInstances(rows: readonly Row[]): Judgement {
+  const type = "InstancesReady";
+  const ready = rows.filter(isReady).length;
+  const count = `${ready} of ${rows.length} instances ready`;
+  if (rows.length === 0) return { type, status: "True", reason: "ScaledToZero", message: "no instances are wanted" };
+  if (ready === rows.length) return { type, status: "True", reason: "Ready", message: count };
+  const worst =
+    rows.find(({ seen }) => seen.state === "Failed") ??
+    rows.find(({ seen }) => seen.reason === "Unschedulable") ??
+    rows.find(({ seen }) => seen.state !== "Ready");
+  const message = worst?.seen.message ? `${count}; ${worst.instance.id}: ${worst.seen.message}` : count;
+  const reason = ready > 0 ? "Degraded" : reasonOf(worst?.seen);
+  return { type, status: "False", reason, message };
+}
+
+function reasonOf(seen: PodState | undefined): Judgement["reason"] {
+  if (seen?.reason === "Unschedulable") return "Unschedulable";
+  if (seen?.state === "Failed") return "Failed";
+  return seen?.state === "Pending" ? "Pending" : "Loading";
+}
+
+function judgeRouter({ plan, observed: { router } }: StatusInput): Judgement {
+  const type = "RouterReady";
+  const { store, replicas } = plan.router;
+  const available = router.deployment?.status?.availableReplicas ?? 0;
+  if (available > 0) {
+    const count = `${available} of ${replicas} routers serve`;
+    if (store.kind !== "embedded" || !store.ephemeral) return { type, status: "True", reason: "Ready", message: count };
+    return {
+      type,
+      status: "True",
+      reason: "StoreEphemeral",
+      message: `${count}; episodes, budgets and bindings go with its pod (store.ephemeral)`,
+    };
+  }
+  const states = router.pods.map(podState);
+  const worst = states.find(({ state }) => state === "Failed") ?? states.find(({ message }) => message !== undefined);
+  return {
+    type,
+    status: "False",
+    reason: reasonOf(worst),
+    message: `no router serves${worst?.message ? `: ${worst.message}` : ""}`,
+  };
+}
+
+/** Only an instance that is ready proves its variant's model; only a runtime's own word disproves it. */
+function judgeModel({ observed }: StatusInput, rows: readonly Row[]): Judgement {
+  const type = "ModelAvailable";
+  const needed = observed.variants.filter(({ rendered }) => rendered.model.backend !== "stub");
+  if (needed.length === 0) return { type, status: "True", reason: "NotNeeded", message: "the stub has no model" };
+  const bad = rows.find(({ seen }) => seen.reason?.startsWith("Model"));
+  if (bad) return { type, status: "False", reason: bad.seen.reason ?? "ModelInvalid", message: bad.seen.message ?? "" };
+  const open = needed.filter(
+    ({ rendered: { plan } }) => !rows.some((row) => row.instance.variant === plan.name && isReady(row)),
+  );
+  if (open.length === 0)
+    return { type, status: "True", reason: "Ready", message: "every variant has loaded its model" };
+  const names = open.map(({ rendered: { plan } }) => plan.name).join(", ");
+  return { type, status: "Unknown", reason: "Loading", message: `no instance has loaded it yet: ${names}` };
+}
+
+function judgeSchedulable(rows: readonly Row[], routers: readonly Pod[]): Judgement {
+  const type = "Schedulable";
+  const pods = [...rows.flatMap(({ pod }) => pod ?? []), ...routers];
+  const refused = pods.find((pod) => condition(pod, "PodScheduled")?.status === "False");
+  if (refused) {
+    const why = condition(refused, "PodScheduled")?.message ?? "";
+    return { type, status: "False", reason: "Unschedulable", message: `${refused.metadata.name}: ${why}` };
+  }
+  const placed = pods.filter((pod) => pod.spec?.nodeName !== undefined).length;
+  if (placed < pods.length || rows.some(({ pod }) => pod === undefined))
+    return { type, status: "Unknown", reason: "Pending", message: "not every pod has been placed yet" };
+  return { type, status: "True", reason: "Ready", message: "every pod has a node" };
+}
+
+/** What is on its way, most telling first. */
+function whatMoves(
+  { observed, plan }: StatusInput,
+  rows: readonly Row[],
+): { reason: "RollingOut" | "Loading"; message: string } | undefined {
+  const stale = observed.variants.flatMap(({ rendered, pods }) =>
+    pods.filter((p) => !isCurrent(p, rendered.podRevision)),
+  );
+  if (stale.length > 0) return { reason: "RollingOut", message: `${stale.length} pods are to be replaced` };
+  const leaving = observed.variants.flatMap(({ pods }) =>
+    pods.filter((p) => p.metadata.deletionTimestamp !== undefined),
+  );
+  if (leaving.length > 0) return { reason: "RollingOut", message: `${leaving.length} pods end` };
+  const starting = rows.filter((row) => !isReady(row)).length;
+  if (starting > 0) return { reason: "Loading", message: `${starting} instances start` };
+  const { deployment } = observed.router;
+  const { updatedReplicas = 0, availableReplicas = 0, observedGeneration = 0 } = deployment?.status ?? {};
+  const wanted = plan.router.replicas;
+  if (
+    observedGeneration < (deployment?.metadata.generation ?? 1) ||
+    Math.min(updatedReplicas, availableReplicas) < wanted
+  )
+    return { reason: "Loading", message: "the router starts" };
+  return undefined;
+}

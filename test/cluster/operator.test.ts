@@ -1,0 +1,278 @@
+import { expect, onTestFinished } from "vitest";
+import { runOperator } from "../../operator/operator.ts";
+import { defaultImages } from "../../operator/render/settings.ts";
+import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
+import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import type { KubeObject } from "../../src/kube/object.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { silentLogger } from "../../src/lib/logger.ts";
+import { clusterForTests } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
+
+const cluster = await clusterForTests();
+cluster.installCrd();
+
+const OPERATOR = "llmpool-operator/0.0.0-test";
+
+const stub = (spec: object = {}) => ({
+  apiVersion: "llmpool.dev/v1alpha1",
+  kind: "LLMPool",
+  metadata: { name: "apex" },
+  spec: { backend: "stub", instances: 2, drainSeconds: 0, store: { ephemeral: true }, ...spec },
+});
+
+type Pool = KubeObject & { status?: LLMPoolStatus };
+
+/** An operator of one namespace, in this process, which ends with the test. */
+async function operate(namespace: string, version = "0.0.0-test"): Promise<() => Promise<void>> {
+  const end = new AbortController();
+  const running = runOperator(
+    {
+      credentials: fromKubeconfig(cluster.kubeconfig),
+      version,
+      images: defaultImages(version),
+      ownNamespace: namespace,
+      namespace,
+      identity: `test-${Math.random()}`,
+      clock: systemClock,
+      random: Math.random,
+      log: silentLogger,
+    },
+    end.signal,
+  );
+  const stop = async () => {
+    end.abort(new Error("the test is over"));
+    await running;
+  };
+  onTestFinished(stop);
+  return stop;
+}
+
+/** Waits until `check` no longer throws. */
+const until = (what: string, check: () => Promise<void>) =>
+  eventually(what, async () => {
+    await check();
+    return true;
+  });
+
+const poolOf = (namespace: string) => cluster.get<Pool>("llmp", "apex", namespace);
+
+function conditionOf({ status }: Pool, type: string) {
+  return status?.conditions?.find((condition) => condition.type === type);
+}
+
+/** Waits until the pool's Ready condition has this status (and reason) for its newest generation, and returns the pool. */
+function untilReady(namespace: string, status: "True" | "False", reason?: string): Promise<Pool> {
+  return eventually(`Ready ${status} ${reason ?? ""}`, async () => {
+    const pool = await poolOf(namespace);
+    const ready = conditionOf(pool, "Ready");
+    expect([ready?.status, pool.status?.observedGeneration]).toEqual([status, pool.metadata.generation]);
+    if (reason !== undefined) expect(ready?.reason).toBe(reason);
+    return pool;
+  });
+}
+
+/** `kind/name` of everything that the pool owns. */
+async function ownedObjects(namespace: string): Promise<string[]> {
+  const kinds =
+    "serviceaccounts,roles,rolebindings,services,persistentvolumeclaims,networkpolicies,configmaps,statefulsets,deployments,poddisruptionbudgets,secrets";
+  const { items } = JSON.parse(await cluster.kubectl(["get", kinds, "--namespace", namespace, "--output", "json"])) as {
+    items: KubeObject[];
+  };
+  return items
+    .filter(({ metadata }) => metadata.ownerReferences?.some(({ kind }) => kind === "LLMPool"))
+    .map(({ kind, metadata }) => `${kind}/${metadata.name}`)
+    .sort();
+}
+
+async function podUids(
+  namespace: string,
+  selector = "app.kubernetes.io/component=instance",
+): Promise<Map<string, string>> {
+  const { items } = JSON.parse(
+    await cluster.kubectl(["get", "pods", "--namespace", namespace, "--selector", selector, "--output", "json"]),
+  ) as { items: KubeObject[] };
+  return new Map(items.map(({ metadata }) => [metadata.name, metadata.uid ?? ""]));
+}
+
+cluster.ownTest(
+  "a pool becomes its objects and Ready, an unchanged one causes no write, and a deleted one leaves nothing",
+  async () => {
+    const namespace = await cluster.namespace();
+    await cluster.addFakeNodes({ count: 1 });
+    await operate(namespace);
+    const writes = await cluster.recordWrites();
+    await cluster.apply([stub({ variants: [{ name: "code", instances: 1 }] })], namespace);
+    const pool = await untilReady(namespace, "True", "Ready");
+
+    expect(pool.status).toMatchObject({
+      desiredInstances: 2,
+      instances: 2,
+      readyInstances: 2,
+      url: `http://apex.${namespace}.svc:8080`,
+      selector: "app.kubernetes.io/component=instance,llmpool.dev/pool=apex,llmpool.dev/variant=default",
+    });
+    expect(pool.status?.instanceStatuses?.map(({ id, pod, state }) => [id, pod, state])).toEqual([
+      ["0", "apex-0", "Ready"],
+      ["1", "apex-1", "Ready"],
+      ["code-0", "apex-code-0", "Ready"],
+    ]);
+    await cluster.kubectl(["wait", "--for=condition=Ready", "--timeout=30s", "llmp/apex", "--namespace", namespace]);
+    const objects = await ownedObjects(namespace);
+    expect(objects).toEqual([
+      "Deployment/apex",
+      "NetworkPolicy/apex",
+      "NetworkPolicy/apex-code",
+      "PodDisruptionBudget/apex-instances",
+      "PodDisruptionBudget/apex-router",
+      "Role/apex",
+      "RoleBinding/apex",
+      "Secret/apex-token",
+      "Service/apex",
+      "Service/apex-instances",
+      "ServiceAccount/apex",
+      "StatefulSet/apex",
+      "StatefulSet/apex-code",
+    ]);
+
+    const mine = async () =>
+      (await writes()).filter(
+        ({ userAgent, resource }) =>
+          userAgent === OPERATOR && !resource.startsWith("leases") && !resource.startsWith("events"),
+      );
+    await until("the pool is at rest", async () => {
+      expect(conditionOf(await poolOf(namespace), "Progressing")?.status).toBe("False");
+    });
+    const before = await mine();
+    expect(before.filter(({ resource }) => !resource.startsWith("llmpools")).length).toBe(objects.length);
+    expect(before.filter(({ resource }) => resource.startsWith("llmpools")).length).toBeLessThanOrEqual(4);
+    // Makes the operator look again, at everything.
+    await cluster.kubectl(["annotate", "llmp/apex", "looked=again", "--namespace", namespace]);
+    await cluster.kubectl(["annotate", "statefulset/apex", "looked=again", "--namespace", namespace]);
+    const renewed = (await writes()).length;
+    await until("the operator goes on renewing its Lease", async () => {
+      const leases = (await writes()).slice(renewed).filter(({ resource }) => resource.startsWith("leases"));
+      expect(leases.length).toBeGreaterThan(2);
+    });
+    expect(await mine()).toEqual(before);
+
+    await cluster.kubectl(["delete", "llmp", "apex", "--namespace", namespace]);
+    await until("everything is gone", async () => {
+      expect(await ownedObjects(namespace)).toEqual([]);
+      expect((await podUids(namespace)).size).toBe(0);
+    });
+  },
+);
+
+cluster.ownTest("scaling touches no pod that stays; an edit replaces pods; what an edit leaves over goes", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await operate(namespace);
+  await cluster.apply([stub({ variants: [{ name: "code", instances: 1 }] })], namespace);
+  await untilReady(namespace, "True");
+  const first = await podUids(namespace, "llmpool.dev/variant=default");
+
+  await cluster.kubectl(["scale", "llmp/apex", "--replicas=3", "--namespace", namespace]);
+  const scaled = await untilReady(namespace, "True");
+  expect(scaled.status?.readyInstances).toBe(3);
+  const second = await podUids(namespace, "llmpool.dev/variant=default");
+  expect([...second].filter(([name]) => first.has(name))).toEqual([...first]);
+
+  await cluster.apply([stub({ instances: 3, contextTokens: 512 })], namespace);
+  await until("every pod is another, and the variant is gone", async () => {
+    const third = await podUids(namespace);
+    expect([...third.keys()].sort()).toEqual(["apex-0", "apex-1", "apex-2"]);
+    for (const uid of third.values()) expect([...second.values()]).not.toContain(uid);
+  });
+  await untilReady(namespace, "True");
+  expect(await ownedObjects(namespace)).not.toContain("StatefulSet/apex-code");
+});
+
+cluster.ownTest("another release of the operator restarts no pod of an unchanged pool", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  const stop = await operate(namespace);
+  await cluster.apply([stub()], namespace);
+  await untilReady(namespace, "True");
+  const before = await podUids(namespace, "llmpool.dev/pool=apex");
+  await stop();
+
+  await operate(namespace, "9.9.9");
+  type Set = KubeObject & { spec: { template: { spec: { containers: { image: string }[] } } } };
+  await until("the new release has written its image", async () => {
+    const set = await cluster.get<Set>("statefulset", "apex", namespace);
+    expect(set.spec.template.spec.containers[0]?.image).toBe("llmpool/llmpool:9.9.9");
+  });
+  await cluster.apply([stub({ budgets: { episodeTokens: 5 } })], namespace);
+  await untilReady(namespace, "True");
+  expect(await podUids(namespace, "llmpool.dev/pool=apex")).toEqual(before);
+});
+
+cluster.ownTest(
+  "a foreign object is not touched, is named by the condition, and the pool heals when it goes",
+  async () => {
+    const namespace = await cluster.namespace();
+    await cluster.addFakeNodes({ count: 1 });
+    const foreign = {
+      apiVersion: "v1",
+      kind: "Service",
+      metadata: { name: "apex" },
+      spec: { ports: [{ port: 1 }], selector: { mine: "yes" } },
+    };
+    await cluster.apply([foreign], namespace);
+    const before = await cluster.get<KubeObject & { spec: object }>("service", "apex", namespace);
+    await operate(namespace);
+    await cluster.apply([stub()], namespace);
+    const pool = await untilReady(namespace, "False", "ObjectTaken");
+    expect(conditionOf(pool, "Ready")?.message).toMatch(/^Service apex is there already .* rename or delete it/);
+    expect(conditionOf(pool, "Stalled")?.status).toBe("True");
+    expect(await cluster.get<KubeObject>("service", "apex", namespace)).toEqual(before);
+    await cluster.kubectl(["delete", "service", "apex", "--namespace", namespace]);
+    await untilReady(namespace, "True");
+  },
+);
+
+cluster.ownTest("a pool that fits nowhere says so in the scheduler's words, and heals when a node comes", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await operate(namespace);
+  await cluster.apply([stub({ gpu: {} })], namespace);
+  const pool = await untilReady(namespace, "False", "Unschedulable");
+  expect(conditionOf(pool, "Schedulable")).toMatchObject({
+    status: "False",
+    message: expect.stringMatching(/Insufficient nvidia.com\/gpu/),
+  });
+  await cluster.addFakeNodes({ count: 1, gpus: 8 });
+  await untilReady(namespace, "True");
+});
+
+cluster.ownTest("what someone changes of our fields is put back, and what is theirs stays", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await operate(namespace);
+  await cluster.apply([stub()], namespace);
+  await untilReady(namespace, "True");
+  await cluster.kubectl(["annotate", "service/apex", "theirs=yes", "--namespace", namespace]);
+  await cluster.kubectl([
+    "patch",
+    "service/apex",
+    "--namespace",
+    namespace,
+    "--patch",
+    '{"spec":{"selector":{"x":"y"}}}',
+  ]);
+  await cluster.kubectl(["scale", "statefulset/apex", "--replicas=5", "--namespace", namespace]);
+  await cluster.kubectl(["delete", "networkpolicy/apex", "--namespace", namespace]);
+  await until("all is as before", async () => {
+    const service = await cluster.get<KubeObject & { spec: { selector: object } }>("service", "apex", namespace);
+    // A merge patch added a key, which server-side apply leaves to whom it belongs: our two are what they were.
+    expect(service.spec.selector).toMatchObject({
+      "llmpool.dev/pool": "apex",
+      "app.kubernetes.io/component": "router",
+    });
+    expect(service.metadata.annotations?.theirs).toBe("yes");
+    const set = await cluster.get<KubeObject & { spec: { replicas: number } }>("statefulset", "apex", namespace);
+    expect(set.spec.replicas).toBe(2);
+    expect(await ownedObjects(namespace)).toContain("NetworkPolicy/apex");
+  });
+});
