@@ -199,7 +199,7 @@ export class Client {
   ): Promise<List<T>> {
     const list = await this.request<List<T>>("GET", pathOf(resource, { namespace }), { query, signal });
     const { apiVersion, kind } = resource;
-    return { ...list, items: (list.items ?? []).map((item) => ({ ...item, apiVersion, kind })) };
+    return { metadata: list.metadata ?? {}, items: (list.items ?? []).map((item) => ({ ...item, apiVersion, kind })) };
   }
 
   /** The collection, or with `name` one object of it, as kubectl would print it. */

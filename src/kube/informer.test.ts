@@ -243,7 +243,7 @@ const faults = [
   { name: "reset on the list", when: isList, what: "reset" as const },
   { name: "500 on the list", when: isList, what: { status: 500 } },
   { name: "empty 200 on the list", when: isList, what: { raw: "" } },
-  { name: "200 without a list on the list", when: isList, what: { raw: "{}" } },
+  { name: "200 without a list on the list", when: isList, what: { raw: '{"items":null}' } },
 ];
 test.each(faults)("$name, twenty times: survives, keeps what it has, and comes back", async ({ when, what }) => {
   const { kube, clock, informer, metrics, start, watching, shown } = await setup();
