@@ -6,6 +6,7 @@ import { silentLogger } from "../../src/lib/logger.ts";
 import { openRedisStore, type RedisStoreOptions } from "../../src/store/redis/open.ts";
 import type { RedisStore } from "../../src/store/redis/store.ts";
 import { eventually } from "../support/eventually.ts";
+import { FakeClock } from "../support/fake-clock.ts";
 import { hasRedis, REDIS_CURE, RedisServer } from "../support/redis.ts";
 import { ask, SETTINGS, usage } from "../support/store-suite.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
@@ -196,6 +197,23 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect(dead.holds(held.requestId)).toBe(false);
     await dead.settle(held.requestId, usage(70));
     expect(await kept(alive)).toEqual([70, 0]);
+  });
+
+  test("a router that slept for too long admits nothing until it is counted in again", async () => {
+    const { url } = await serve();
+    let now = Date.now();
+    const time = () => ({ now, wall: now });
+    // Its timers do not fire: it looks at nothing by itself.
+    const [asleep, awake] = [await open(url, { time, clock: new FakeClock() }), await open(url, { time })];
+    const held = ask({ claims: [KEY] });
+    await asleep.admit(held);
+    now += 15_001;
+    await awake.poll();
+    await expect(asleep.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
+    await asleep.poll();
+    expect(asleep.holds(held.requestId)).toBe(false);
+    expect((await asleep.admit(ask({ claims: [KEY] }))).ok).toBe(true);
+    expect(await kept(awake)).toEqual([0, 200]);
   });
 
   test("a volatile server is refused with the cure, and so is one that is not there; the password is in no message", async () => {
