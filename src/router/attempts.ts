@@ -5,7 +5,7 @@ import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ERRORS, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
-import { type Call, HANG_UP, type Job, limitOf } from "./call.ts";
+import { type Call, type Job, limitOf } from "./call.ts";
 import { generateTranslation } from "./generate.ts";
 import type { LiveCalls } from "./live.ts";
 import type { RouterMetrics } from "./metrics.ts";
@@ -22,7 +22,7 @@ export interface AttemptsDeps {
   store: StateStore;
   seats: Seats;
   upstreams: Upstreams;
-  live: LiveCalls;
+  live: LiveCalls<Call>;
   metrics: RouterMetrics;
   clock: Clock;
   log: Logger;
@@ -40,8 +40,8 @@ export class Attempts {
 
   /** Tries instances until one answers. Whatever happens, the reservation is settled once, by what is known of the tokens. */
   async run(call: Call, job: Job): Promise<void> {
-    const { seats } = this.#deps;
-    const unwatch = this.#watch(call, job);
+    const { seats, live } = this.#deps;
+    live.add(call);
     let settled = false;
     const settle = (usage: Usage | null) => {
       settled = true;
@@ -85,7 +85,7 @@ export class Attempts {
         }
       }
     } finally {
-      unwatch();
+      live.remove(call);
       if (!settled) await settle(null);
     }
   }
@@ -105,7 +105,7 @@ export class Attempts {
         call.ticket = ticket;
       },
       signal,
-      ...(binding && { sessionKey: binding.key }),
+      sessionKey: binding?.key,
     });
     const { served } = call.answer;
     served.instance = seat.endpoint.id;
@@ -136,7 +136,7 @@ export class Attempts {
     const { clock, metrics, upstreams } = this.#deps;
     const { answer, route, abort } = call;
     const translation = route === "/v1/generate" ? generateTranslation(answer, job.identity.sessionId) : undefined;
-    const relay = new Relay(answer, { firstByte: () => {}, token: () => this.#token(call) }, translation);
+    const relay = new Relay(answer, () => this.#token(call), translation);
     const cut = () => relay.abort();
     abort.signal.addEventListener("abort", cut, { once: true });
     if (abort.signal.aborted) relay.abort();
@@ -174,24 +174,6 @@ export class Attempts {
     if (call.tokens === 1) metrics.ttftSeconds.observe((now - call.startedAt) / 1000, { role: call.role });
     else metrics.gapSeconds.observe((now - call.lastTokenAt) / 1000, { role: call.role });
     call.lastTokenAt = now;
-  }
-
-  #watch(call: Call, { request, caller, identity }: Job): () => void {
-    const { live, store, log } = this.#deps;
-    return live.add({
-      answer: call.answer,
-      startedAt: call.startedAt,
-      streaming: request.stream,
-      stage: () => (call.stage === "queued" ? `queued ${call.ticket?.position()}` : call.stage),
-      tokens: () => call.tokens,
-      onTokens: () => {
-        if (identity.episodeId === undefined) return;
-        store.progress(caller.tenant, identity.episodeId, "token_usage").catch((error: unknown) => {
-          log.debug("progress was not recorded", { err: messageOf(error) });
-        });
-      },
-      onUnread: () => call.abort.abort(HANG_UP),
-    });
   }
 
   /** Asks the instance what a cut-off request really cost. When nobody is left to prove less, the whole reservation is spent. */

@@ -5,38 +5,56 @@ import { LLMPoolError } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
 import type { Identity } from "./identify.ts";
+import type { LiveCall } from "./live.ts";
 import type { InferenceRequest, Route } from "./request.ts";
 
 /** The caller closed its connection; never sent, only told apart. */
 export const HANG_UP = new LLMPoolError("invalid_request", "the caller hung up");
 
-/** One call to a model, from its first byte to its settled reservation. All of its state is here; made by Inference. */
-export interface Call {
-  id: string;
-  route: Route;
-  answer: Answer;
-  startedAt: number;
+/** One call to a model, from its first byte to its settled reservation. All of its state is here. */
+export class Call implements LiveCall {
+  /** Of this run; never the caller's own, which only the answer carries. */
+  readonly id: string;
+  readonly route: Route;
+  readonly answer: Answer;
+  /** On the clock's scale, as all instants here. */
+  readonly startedAt: number;
   /** Aborted with the LLMPoolError that the caller is to see, or HANG_UP. */
-  abort: AbortController;
-  role: string;
+  readonly abort = new AbortController();
+  tenant = "";
+  role = "none";
+  episodeId: string | undefined = undefined;
+  streaming = false;
   /**
    * What it waits for; undefined once tokens flow. No closure: V8 puts a function literal that is assigned to a property among the old
    * objects, and what it can reach, here all of the call, stays until the next full collection.
    */
-  stage: "queued" | "prefill" | undefined;
+  stage: "queued" | "prefill" | undefined = undefined;
   /** Its place in the line, while it waits. */
-  ticket: Ticket | undefined;
-  /** When its own time is over, and when its episode's is; on the clock's scale. */
-  deadline: number;
-  episodeEnd: number;
+  ticket: Ticket | undefined = undefined;
+  /** When its own time is over, and when its episode's is. */
+  deadline = Number.POSITIVE_INFINITY;
+  episodeEnd = Number.POSITIVE_INFINITY;
   /** In lines, over all attempts, in milliseconds. */
-  waitedMs: number;
+  waitedMs = 0;
   /** When the last attempt left for its instance. */
-  sentAt: number;
-  firstTokenAt: number;
-  tokens: number;
-  lastTokenAt: number;
+  sentAt = 0;
+  firstTokenAt = 0;
+  tokens = 0;
+  lastTokenAt = 0;
+
+  constructor(id: string, route: Route, answer: Answer, startedAt: number) {
+    this.id = id;
+    this.route = route;
+    this.answer = answer;
+    this.startedAt = startedAt;
+  }
+
+  get waitsFor(): string | undefined {
+    return this.stage === "queued" ? `queued ${this.ticket?.position()}` : this.stage;
+  }
 }
+
 export type NewBinding = Omit<Binding, "lastUsedAt">;
 /** What an admitted call needs to run. */
 export interface Job {

@@ -1,13 +1,13 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import type { Admission } from "../core/store.ts";
+import type { Admission, AdmitRequest } from "../core/store.ts";
 import { type ErrorCode, LLMPoolError } from "../lib/errors.ts";
 import { Answer } from "./answer.ts";
 import { Attempts, type AttemptsDeps } from "./attempts.ts";
 import { type Authenticate, type Caller, requireRole, requireScope } from "./auth.ts";
 import { claimsOf, deniedError, worstCase } from "./budget.ts";
-import { type Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
+import { Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { type Identity, identify, ownerOf, sessionKey } from "./identify.ts";
 import { parseRequest, type Route, readBody, withSystemPrompt } from "./request.ts";
@@ -24,7 +24,8 @@ export interface InferenceDeps extends Omit<AttemptsDeps, "later"> {
 export class Inference {
   readonly #deps: InferenceDeps;
   readonly #attempts: Attempts;
-  readonly #open = new Set<Promise<void>>();
+  #running = 0;
+  #whenIdle: PromiseWithResolvers<void> | undefined;
 
   constructor(deps: InferenceDeps) {
     this.#deps = deps;
@@ -32,14 +33,14 @@ export class Inference {
   }
 
   handle(req: IncomingMessage, res: ServerResponse, route: Route): void {
-    const running = this.#run(req, res, route);
-    this.#open.add(running);
-    void running.finally(() => this.#open.delete(running));
+    this.#later(this.#run(req, res, route));
   }
 
   /** Resolves when no call runs and every reservation is settled. */
   async idle(): Promise<void> {
-    while (this.#open.size > 0) await Promise.allSettled(this.#open);
+    if (this.#running === 0) return;
+    this.#whenIdle ??= Promise.withResolvers();
+    await this.#whenIdle.promise;
   }
 
   async #run(req: IncomingMessage, res: ServerResponse, route: Route): Promise<void> {
@@ -47,23 +48,7 @@ export class Inference {
     const id = `req_${randomUUID()}`;
     const asked = req.headers["x-request-id"];
     const answer = new Answer(res, typeof asked === "string" && CLIENT_REQUEST_ID.test(asked) ? asked : id);
-    const call: Call = {
-      id,
-      route,
-      answer,
-      startedAt: clock.now(),
-      abort: new AbortController(),
-      role: "none",
-      stage: undefined,
-      ticket: undefined,
-      deadline: Number.POSITIVE_INFINITY,
-      episodeEnd: Number.POSITIVE_INFINITY,
-      waitedMs: 0,
-      sentAt: 0,
-      firstTokenAt: 0,
-      tokens: 0,
-      lastTokenAt: 0,
-    };
+    const call = new Call(id, route, answer, clock.now());
     res.on("close", () => {
       if (!res.writableFinished) call.abort.abort(HANG_UP);
     });
@@ -103,7 +88,10 @@ export class Inference {
     const chosen = seats.choose(identity, session?.bound);
     const { worst, minimum, promptTokens } = worstCase(request, chosen);
     const { episodeId } = identity;
-    const admission = await store.admit({
+    call.tenant = caller.tenant;
+    call.episodeId = episodeId;
+    call.streaming = request.stream;
+    const ask: AdmitRequest = {
       requestId: call.id,
       tenant: caller.tenant,
       instance: chosen.id,
@@ -111,15 +99,13 @@ export class Inference {
       worstCase: worst,
       minimum,
       clamp: identity.clampBudget,
-      ...(episodeId !== undefined && { episode: { id: episodeId, settings: episodeSettings(plan) } }),
-      ...(session && {
-        session: {
-          ...session.binding,
-          instance: chosen.id,
-          ...(session.bound !== undefined && { boundTo: session.bound }),
-        },
-      }),
-    });
+    };
+    if (episodeId !== undefined) ask.episode = { id: episodeId, settings: episodeSettings(plan) };
+    if (session) {
+      ask.session = { ...session.binding, instance: chosen.id };
+      if (session.bound !== undefined) ask.session.boundTo = session.bound;
+    }
+    const admission = await store.admit(ask);
     if (!admission.ok) throw this.#denied(admission);
     const isElsewhere = session !== undefined && admission.instance !== chosen.id;
     if (isElsewhere) session.bound = admission.instance;
@@ -196,9 +182,16 @@ export class Inference {
 
   /** Work that goes on after the answer; `idle` waits for it. */
   #later(work: Promise<void>): void {
-    this.#open.add(work);
-    void work.finally(() => this.#open.delete(work));
+    this.#running++;
+    void work.finally(this.#ended);
   }
+
+  #ended = (): void => {
+    this.#running--;
+    if (this.#running > 0) return;
+    this.#whenIdle?.resolve();
+    this.#whenIdle = undefined;
+  };
 }
 /** The session that a request names, and the instance it is known to live on. */
 interface Session {

@@ -10,19 +10,23 @@ const UNREAD_LIMIT_MS = 30_000;
 const SWEEP_MS = 250;
 
 export interface LiveCall {
-  answer: Answer;
-  startedAt: number;
-  streaming: boolean;
+  readonly answer: Answer;
+  readonly startedAt: number;
+  readonly streaming: boolean;
   /** What it waits for, in a word or two (`queued 3`, `prefill`); undefined once tokens flow. */
-  stage: () => string | undefined;
-  /** Every second while tokens flow: tokens are progress. */
-  onTokens: () => void;
-  /** The caller stopped reading. */
-  onUnread: () => void;
-  tokens: () => number;
+  readonly waitsFor: string | undefined;
+  readonly tokens: number;
 }
 
-interface Watched extends LiveCall {
+export interface LiveCallsDeps<C> {
+  clock: Clock;
+  /** Every second while tokens flow: tokens are progress. */
+  onTokens: (call: C) => void;
+  /** The caller stopped reading. */
+  onUnread: (call: C) => void;
+}
+
+interface Watch {
   commentAt: number;
   unreadSince: number | undefined;
   unread: number;
@@ -30,33 +34,27 @@ interface Watched extends LiveCall {
   reportedTokens: number;
 }
 
-/** What calls need as time passes, for all of them from one timer. */
-export class LiveCalls {
-  readonly #calls = new Set<Watched>();
-  readonly #clock: Clock;
+/** What calls need as time passes, for all of them from one timer. Most calls end before it looks at them once, and cost it nothing. */
+export class LiveCalls<C extends LiveCall> {
+  readonly #deps: LiveCallsDeps<C>;
+  readonly #calls = new Map<C, Watch | undefined>();
   #cancel: (() => void) | undefined;
 
-  constructor(clock: Clock) {
-    this.#clock = clock;
+  constructor(deps: LiveCallsDeps<C>) {
+    this.#deps = deps;
   }
 
   get size(): number {
     return this.#calls.size;
   }
 
-  /** The returned function ends the watch. */
-  add(call: LiveCall): () => void {
-    const watched: Watched = {
-      ...call,
-      commentAt: call.startedAt,
-      unreadSince: undefined,
-      unread: 0,
-      tokensAt: call.startedAt,
-      reportedTokens: 0,
-    };
-    this.#calls.add(watched);
-    this.#cancel ??= this.#clock.after(SWEEP_MS, this.#sweep);
-    return () => this.#calls.delete(watched);
+  add(call: C): void {
+    this.#calls.set(call, undefined);
+    this.#cancel ??= this.#deps.clock.after(SWEEP_MS, this.#sweep);
+  }
+
+  remove(call: C): void {
+    this.#calls.delete(call);
   }
 
   close(): void {
@@ -65,44 +63,51 @@ export class LiveCalls {
   }
 
   #sweep = (): void => {
-    const now = this.#clock.now();
-    for (const call of this.#calls) {
+    const { clock } = this.#deps;
+    const now = clock.now();
+    for (const [call, known] of this.#calls) {
+      const watch = known ?? newWatch(call);
+      if (!known) this.#calls.set(call, watch);
       if (call.streaming) {
-        this.#speak(call, now);
-        this.#unread(call, now);
+        this.#speak(call, watch, now);
+        this.#unread(call, watch, now);
       }
-      this.#progress(call, now);
+      this.#progress(call, watch, now);
     }
-    this.#cancel = this.#calls.size > 0 ? this.#clock.after(SWEEP_MS, this.#sweep) : undefined;
+    this.#cancel = this.#calls.size > 0 ? clock.after(SWEEP_MS, this.#sweep) : undefined;
   };
 
-  #speak(call: Watched, now: number): void {
+  #speak(call: C, watch: Watch, now: number): void {
     const { answer } = call;
     if (answer.ended) return;
     if (!answer.started) {
       if (now - call.startedAt < HEADERS_AFTER_MS) return;
       answer.startedEarly = true;
       answer.startStream();
-    } else if (now - call.commentAt < COMMENT_EVERY_MS) return;
-    const stage = call.stage();
+    } else if (now - watch.commentAt < COMMENT_EVERY_MS) return;
+    const stage = call.waitsFor;
     if (stage === undefined) return;
-    call.commentAt = now;
+    watch.commentAt = now;
     answer.write(`: ${stage}\n\n`);
   }
 
-  #unread(call: Watched, now: number): void {
+  #unread(call: C, watch: Watch, now: number): void {
     const unread = call.answer.unread;
-    if (unread === 0 || unread < call.unread) call.unreadSince = undefined;
-    else call.unreadSince ??= now;
-    call.unread = unread;
-    if (call.unreadSince !== undefined && now - call.unreadSince >= UNREAD_LIMIT_MS) call.onUnread();
+    if (unread === 0 || unread < watch.unread) watch.unreadSince = undefined;
+    else watch.unreadSince ??= now;
+    watch.unread = unread;
+    if (watch.unreadSince !== undefined && now - watch.unreadSince >= UNREAD_LIMIT_MS) this.#deps.onUnread(call);
   }
 
-  #progress(call: Watched, now: number): void {
-    const tokens = call.tokens();
-    if (tokens === call.reportedTokens || now - call.tokensAt < 1000) return;
-    call.reportedTokens = tokens;
-    call.tokensAt = now;
-    call.onTokens();
+  #progress(call: C, watch: Watch, now: number): void {
+    const { tokens } = call;
+    if (tokens === watch.reportedTokens || now - watch.tokensAt < 1000) return;
+    watch.reportedTokens = tokens;
+    watch.tokensAt = now;
+    this.#deps.onTokens(call);
   }
+}
+
+function newWatch({ startedAt }: LiveCall): Watch {
+  return { commentAt: startedAt, unreadSince: undefined, unread: 0, tokensAt: startedAt, reportedTokens: 0 };
 }

@@ -28,13 +28,6 @@ export interface Translation {
   frame(frame: Buffer): Buffer | undefined;
 }
 
-/** Called on the way; both are hot, keep them cheap. */
-export interface RelayEvents {
-  firstByte(): void;
-  /** A frame with model output went by. */
-  token(): void;
-}
-
 /** Longest JSON answer of an instance, in bytes. */
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
@@ -43,7 +36,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   readonly outcome: Promise<Outcome>;
   readonly #answer: Answer;
   readonly #translation: Translation | undefined;
-  readonly #events: RelayEvents;
+  readonly #onToken: () => void;
   readonly #splitter = new FrameSplitter();
   #settle: (outcome: Outcome) => void = () => {};
   #controller: Dispatcher.DispatchController | undefined;
@@ -58,9 +51,10 @@ export class Relay implements Dispatcher.DispatchHandler {
   /** The latest content frame, held back so that the last one can be told from the others. */
   #held: Buffer | undefined;
 
-  constructor(answer: Answer, events: RelayEvents, translation: Translation | undefined) {
+  /** `onToken`: a frame with model output went by. */
+  constructor(answer: Answer, onToken: () => void, translation: Translation | undefined) {
     this.#answer = answer;
-    this.#events = events;
+    this.#onToken = onToken;
     this.#translation = translation;
     this.outcome = new Promise((resolve) => {
       this.#settle = resolve;
@@ -84,7 +78,6 @@ export class Relay implements Dispatcher.DispatchHandler {
     this.#status = status;
     this.#stream = status === 200 && String(headers["content-type"]).startsWith("text/event-stream");
     if (status !== 200) return;
-    this.#events.firstByte();
     if (this.#stream && !this.#answer.started) this.#answer.startStream();
   }
 
@@ -119,7 +112,7 @@ export class Relay implements Dispatcher.DispatchHandler {
     for (const frame of frames) {
       switch (frame.kind) {
         case "content": {
-          this.#events.token();
+          this.#onToken();
           const bytes = this.#translation ? this.#translation.frame(frame.bytes) : frame.bytes;
           if (!bytes) break;
           if (this.#answer.startedEarly) {

@@ -3,7 +3,7 @@ import type { InstanceObject } from "../api/http.ts";
 import { type Attempt, Breakers } from "../core/breaker.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import { type DeadlineCode, InstanceQueue, type Slot, type Ticket } from "../core/queue.ts";
+import { type DeadlineCode, InstanceQueue, type QueueItem, type Slot, type Ticket } from "../core/queue.ts";
 import { Speed } from "../core/speed.ts";
 import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -22,7 +22,7 @@ export interface Ask {
   instance: string;
   /** The caller named the instance: it never moves. */
   pinned: boolean;
-  sessionKey?: string;
+  sessionKey: string | undefined;
   /** From `flowOf`. */
   flow: string;
   /** Asked again for each line it joins: an episode may be extended meanwhile. On the clock's scale, in milliseconds. */
@@ -226,14 +226,9 @@ export class Seats {
     if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
     const { flow, prefillTokens, signal, sessionKey } = ask;
     const { deadline, code: deadlineCode } = ask.limit();
-    const ticket = place.queue.enqueue({
-      flow,
-      deadline,
-      deadlineCode,
-      prefillTokens,
-      signal,
-      ...(sessionKey !== undefined && { session: sessionKey }),
-    });
+    const item: QueueItem = { flow, deadline, deadlineCode, prefillTokens, signal };
+    if (sessionKey !== undefined) item.session = sessionKey;
+    const ticket = place.queue.enqueue(item);
     if (ticket.position() > 0) ask.onWait(ticket);
     try {
       return await ticket.slot;

@@ -9,6 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError, messageOf, toErrorBody } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { makeAuthenticate, type Secrets } from "./auth.ts";
+import { type Call, HANG_UP } from "./call.ts";
 import { makeControl } from "./control.ts";
 import { EpisodeWatch } from "./episodes.ts";
 import { Inference } from "./inference.ts";
@@ -74,7 +75,16 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
 
   const metrics = makeRouterMetrics(plan);
   const upstreams = new Upstreams(options.token);
-  const live = new LiveCalls(clock);
+  const live = new LiveCalls<Call>({
+    clock,
+    onTokens: ({ tenant, episodeId }) => {
+      if (episodeId === undefined) return;
+      store.progress(tenant, episodeId, "token_usage").catch((error: unknown) => {
+        log.debug("progress was not recorded", { err: messageOf(error) });
+      });
+    },
+    onUnread: ({ abort }) => abort.abort(HANG_UP),
+  });
   const seats = new Seats({ plan: () => plan, source, store, clock });
   const watch = new EpisodeWatch({
     store,
