@@ -199,6 +199,39 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect(await kept(alive)).toEqual([70, 0]);
   });
 
+  test("a budget that a router has seen spent is denied without a question to the store, until its window or episode ends", async () => {
+    const server = await serve();
+    let now = Date.UTC(2026, 0, 1);
+    const store = await open(server.url, { time: () => ({ now, wall: now }) });
+    const hour: BudgetClaim = { ...KEY, limit: 150, windowSeconds: 3600 };
+    const inHour = (change = {}) => ask({ claims: [hour], ...change });
+    const inEpisode = () =>
+      ask({ episode: { id: "e", settings: { ...SETTINGS, retainSeconds: 0, budgetTokens: 150 } } });
+    for (const request of [inHour(), inEpisode()]) {
+      await store.admit(request);
+      expect(await store.admit({ ...request, requestId: "req_reserved" })).toMatchObject({ ok: false });
+      await store.settle(request.requestId, usage(120));
+      expect(await store.admit({ ...request, requestId: "req_spent" })).toMatchObject({ ok: false });
+    }
+    server.pause();
+    expect(await store.admit(inHour())).toMatchObject({
+      ok: false,
+      budget: { limit: 150, spent: 120, resetSeconds: 3600 },
+    });
+    expect(await store.admit(inEpisode())).toMatchObject({ ok: false, budget: { scope: "episode", id: "e" } });
+    server.resume();
+    await isBack(store);
+    // Less than what is left is a question, and so is a limit that was raised.
+    for (const request of [inHour({ worstCase: 10 }), inHour({ claims: [{ ...hour, limit: 500 }] })]) {
+      expect((await store.admit(request)).ok).toBe(true);
+    }
+    await store.endEpisode("t", "e", "finished");
+    await store.poll();
+    expect((await store.admit(inEpisode())).ok).toBe(true);
+    now += 3_600_000;
+    expect((await store.admit(inHour())).ok).toBe(true);
+  });
+
   test("a router that slept for too long admits nothing until it is counted in again", async () => {
     const { url } = await serve();
     let now = Date.now();

@@ -4,6 +4,7 @@ import { EventFeed } from "./event-feed.ts";
 import { Journal } from "./journal.ts";
 import { KnownBindings } from "./known-bindings.ts";
 import { Link } from "./link.ts";
+import { SpentBudgets } from "./spent-budgets.ts";
 import { RedisStore } from "./store.ts";
 
 export interface RedisStoreOptions {
@@ -33,8 +34,11 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<RedisS
   const router = Buffer.from(random(16)).toString("hex");
   // The braces are a hash tag: all of a pool is in one slot.
   const link = new Link({ url, allowVolatile, prefix: `{llmpool:${namespace}/${pool}}:`, router, ttlMs, time });
-  const known = new KnownBindings(() => time?.().now ?? clock.now(), ttlMs);
-  const store = new RedisStore({ link, known, journal: new Journal(), feed: new EventFeed(log), clock, random, log });
+  const now = () => time?.().now ?? clock.now();
+  const store = new RedisStore({
+    ...{ link, journal: new Journal(), feed: new EventFeed(log), clock, random, log },
+    ...{ known: new KnownBindings(now, ttlMs), spent: new SpentBudgets(now) },
+  });
   try {
     await store.open();
     return store;

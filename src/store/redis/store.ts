@@ -33,6 +33,7 @@ import {
   reservationOf,
 } from "./replies.ts";
 import { TICK_EVENTS } from "./scripts/scripts.ts";
+import type { SpentBudgets } from "./spent-budgets.ts";
 
 /** How often a router looks what time and the other routers have brought, in milliseconds. */
 const TICK_MS = 200;
@@ -49,6 +50,7 @@ export interface RedisParts {
   random: (bytes: number) => Uint8Array;
   log: Logger;
   known: KnownBindings;
+  spent: SpentBudgets;
 }
 
 /**
@@ -67,6 +69,9 @@ export class RedisStore implements StateStore {
 
   constructor(parts: RedisParts) {
     this.#parts = parts;
+    parts.feed.listen(({ tenant, id }, { kind }) => {
+      if (kind === "ended") parts.spent.forgetEpisode(tenant, id);
+    });
   }
 
   /** Settlements of more than was reserved since the start: each is an instance that broke its hard limit. */
@@ -108,7 +113,10 @@ export class RedisStore implements StateStore {
 
   async admit(request: AdmitRequest): Promise<Admission> {
     checkAdmit(request);
-    const { link, journal, known } = this.#parts;
+    const { link, journal, known, spent } = this.#parts;
+    link.mustBeOpen();
+    const without = spent.denies(request);
+    if (without) return { ok: false, code: "budget_exhausted", budget: without };
     link.mustBeReady();
     const { requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode } = request;
     const start = episode && startOf(tenant, episode.id, episode);
@@ -121,7 +129,11 @@ export class RedisStore implements StateStore {
       throw error;
     }
     if (reply.ended) return { ok: false, code: "episode_ended", episode: episodeOf(reply.ended) };
-    if (reply.denied) return { ok: false, code: "budget_exhausted", budget: budgetOf(reply.denied) };
+    if (reply.denied) {
+      const budget = budgetOf(reply.denied);
+      spent.note(request, budget);
+      return { ok: false, code: "budget_exhausted", budget };
+    }
     journal.admitted(requestId, reply.hold);
     if (reply.binding) known.set(reply.binding);
     return {
@@ -258,7 +270,7 @@ export class RedisStore implements StateStore {
 
   /** Connects if need be, and says what this router holds. It is ready when the store takes part again. */
   async #join(): Promise<void> {
-    const { link, journal, feed } = this.#parts;
+    const { link, journal, feed, spent } = this.#parts;
     this.#duty = false;
     const sentAt = this.#parts.clock.now();
     const joined = await link.join(journal.holds);
@@ -268,7 +280,10 @@ export class RedisStore implements StateStore {
     if (!feed.begun) {
       feed.begin(joined.last, joined.number);
       for (const episode of await this.#episodes({})) feed.skip(episode);
-    } else if (joined.isOtherRun) await this.#catchUp(joined);
+    } else if (joined.isOtherRun) {
+      spent.clear();
+      await this.#catchUp(joined);
+    }
   }
 
   async #tick(): Promise<void> {
