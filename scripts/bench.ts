@@ -8,10 +8,14 @@ import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Bench } from "../test/load/bench.ts";
+import { hangUp } from "../test/load/hang-up.ts";
+import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
+import { secondTurn } from "../test/load/second-turn.ts";
+import { start } from "../test/load/start.ts";
 import { formatResult } from "../test/load/table.ts";
 
-const BENCHES: readonly Bench[] = [router];
+const BENCHES: readonly Bench[] = [router, secondTurn, roles, start, hangUp];
 
 const { values: options, positionals: asked } = parseArgs({
   allowPositionals: true,
