@@ -57,6 +57,28 @@ export class RedisServer implements AsyncDisposable {
     return `redis://127.0.0.1:${this.port}`;
   }
 
+  /** Two nodes of one cluster, each with half of the slots. */
+  static async startCluster(stack: AsyncDisposableStack): Promise<[RedisServer, RedisServer]> {
+    const start = async () => stack.use(await RedisServer.start("--cluster-enabled", "yes"));
+    const [one, two] = [await start(), await start()];
+    one.cli("cluster", "addslotsrange", "0", "8191");
+    two.cli("cluster", "addslotsrange", "8192", "16383");
+    // Two nodes that begin at the same epoch would quarrel.
+    two.cli("cluster", "set-config-epoch", "2");
+    one.cli("cluster", "meet", "127.0.0.1", String(two.port));
+    await eventually("both know all slots", () =>
+      [one, two].every((node) =>
+        /cluster_state:ok[\s\S]*cluster_slots_assigned:16384/.test(node.cli("cluster", "info")),
+      ),
+    );
+    return [one, two];
+  }
+
+  /** Runs redis-cli against it. */
+  cli(...args: string[]): string {
+    return execFileSync("redis-cli", ["-p", String(this.port), ...args], { encoding: "utf8" });
+  }
+
   /** Again, over what it left on disk. */
   async start(): Promise<void> {
     const child = spawn(

@@ -14,12 +14,15 @@ interface Client {
   info(): Promise<unknown>;
   evalSha(sha: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>;
   eval(text: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>;
+  exists(key: string): Promise<unknown>;
 }
 
 export interface ConnectionOptions {
   /** `redis[s]://[[user]:password@]host[:port][/db]`. Never logged, never in a message. */
   url: string;
   allowVolatile: boolean;
+  /** Begins every key: in a Redis Cluster it says which node is asked. */
+  prefix: string;
 }
 
 /**
@@ -39,7 +42,7 @@ export class Connection {
   }
 
   /** Rejects with `store_unavailable`: not reachable, not let in, or not a server that may hold the state; the message names the cure. */
-  static async open({ url, allowVolatile }: ConnectionOptions): Promise<Connection> {
+  static async open({ url, allowVolatile, prefix }: ConnectionOptions): Promise<Connection> {
     const client = await makeClient(url);
     let lost: string | undefined;
     let tell = (why: string) => {
@@ -49,6 +52,12 @@ export class Connection {
     client.on("end", () => tell("the connection was closed"));
     try {
       await within(client.connect(), CONNECT_MS);
+      // All keys are in one slot, so in a cluster one node has them all, and a plain connection to that one is enough.
+      const owner = await within(client.exists(prefix), COMMAND_MS).then(() => undefined, movedTo);
+      if (owner !== undefined) {
+        client.destroy();
+        return await Connection.open({ url: withHost(url, owner), allowVolatile, prefix });
+      }
       const info = parseInfo(String(await within(client.info(), COMMAND_MS)));
       const problem = checkServer(info, allowVolatile);
       if (problem) throw new Error(problem);
@@ -59,6 +68,7 @@ export class Connection {
       if (lost !== undefined) tell(lost);
       return connection;
     } catch (error) {
+      if (error instanceof LLMPoolError) throw error;
       client.destroy();
       throw unavailable(`Redis cannot be used: ${messageOf(error)}`, error);
     }
@@ -80,7 +90,8 @@ export class Connection {
       });
       return JSON.parse(String(answer));
     } catch (error) {
-      if (isReply(error)) throw error;
+      // A slot that has moved is looked for again.
+      if (isReply(error) && !/^(MOVED|ASK|READONLY) /.test(messageOf(error))) throw error;
       this.#lost ??= messageOf(error);
       this.close();
       throw unavailable(`Redis is away: ${this.#lost}`, error);
@@ -100,6 +111,23 @@ export class Connection {
 /** An error that the server itself answered: the connection is sound, and nothing is left unknown. */
 function isReply(error: unknown): boolean {
   return error instanceof Error && ["SimpleError", "ErrorReply"].includes(error.constructor.name);
+}
+
+/** The node that has the slot, as the asked one says; throws what is no such answer. */
+function movedTo(error: unknown): string {
+  const address = /^MOVED \d+ (\S+)$/.exec(messageOf(error))?.[1];
+  if (address === undefined) throw error;
+  return address;
+}
+
+/** The same user, password and scheme at another address; a node that does not know its own name gives the port alone. */
+function withHost(url: string, address: string): string {
+  const moved = new URL(url);
+  const colon = address.lastIndexOf(":");
+  const host = address.slice(0, colon);
+  if (host !== "") moved.hostname = host.includes(":") ? `[${host}]` : host;
+  moved.port = address.slice(colon + 1);
+  return moved.href;
 }
 
 export function unavailable(message: string, cause?: unknown): LLMPoolError {

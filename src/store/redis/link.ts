@@ -11,8 +11,6 @@ const LEASE_MS = 15_000;
 export const DUTY_MS = 2_000;
 
 export interface LinkOptions extends ConnectionOptions {
-  /** Begins every key. */
-  prefix: string;
   /** This router's name, new with each start. */
   router: string;
   /** A session that is not used for so long is forgotten, in milliseconds. */

@@ -13,6 +13,9 @@ const STREAM_KEPT = 10_000;
 /** Events in one answer of `tick`. */
 export const TICK_EVENTS = 500;
 
+/** So many of one router's looks in a row must find another one late before that is gone: about two seconds. */
+const LATE_TICKS = 10;
+
 export interface Script {
   text: string;
   /** What EVALSHA asks for. */
@@ -206,9 +209,15 @@ return cjson.encode({ budget = budgetView(limits[#limits]) })
     BINDINGS,
     `
 call('ZADD', P .. 'routers', now + A.leaseMs, A.router)
+call('DEL', P .. 'late:' .. A.router)
 for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMIT', 0, 8)) do
-  disownAll(router)
-  call('ZREM', P .. 'routers', router)
+  -- Seen by one and the same several times, so that a step of this server's clock buries nobody.
+  local late = P .. 'late:' .. router
+  if call('HINCRBY', late, A.router, 1) >= ${LATE_TICKS} then
+    disownAll(router)
+    call('ZREM', P .. 'routers', router)
+    call('DEL', late)
+  end
 end
 for _, who in ipairs(call('ZRANGEBYSCORE', P .. 'wake', '-inf', now, 'LIMIT', 0, 500)) do find(who) end
 dropOld()
@@ -290,6 +299,7 @@ return cjson.encode({
     `
 disownAll(A.router)
 call('ZREM', P .. 'routers', A.router)
+call('DEL', P .. 'late:' .. A.router)
 if call('HGET', P .. 'meta', 'duty') == A.router then call('HDEL', P .. 'meta', 'duty') end
 return '{}'
 `,
