@@ -2,9 +2,9 @@
  * `npm test`: every suite that this machine can run, a line each, failures in full, and one closing line that adds up what ran.
  * `npm test -- NAME...` runs only the named suites; `npm test -- --list` names them.
  */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { runChecks } from "./checks.ts";
@@ -49,10 +49,21 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+// Told to end, this ends the suite that runs, and removes what was made for it.
+let running: ChildProcess | undefined;
+let told: number | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => {
+    told = 128 + constants.signals[signal];
+    if (!running?.kill(signal)) process.exit(told);
+  });
+}
+
 const total: Tally = { passed: 0, failed: 0, skipped: 0 };
 for (const name of asked.length > 0 ? asked : names) {
   const began = performance.now();
   const tally = await runSuite(name);
+  if (told !== undefined) process.exit(told);
   const seconds = Math.round((performance.now() - began) / 1000);
   console.log(`${name}: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped (${seconds} s)`);
   total.passed += tally.passed;
@@ -131,6 +142,7 @@ function tallyOf(report: Report, run: { code: number; text: string }): Tally {
 function run(file: string, args: string[]): Promise<{ code: number; text: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+    running = child;
     let text = "";
     const keep = (chunk: Buffer) => {
       text = (text + chunk.toString()).slice(-200_000);

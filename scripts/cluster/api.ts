@@ -13,8 +13,8 @@ export interface Api {
 
 export function connect(server: string, certificates: Certificates): Api {
   const [ca, cert, key] = ["ca.crt", "admin.crt", "admin.key"].map((name) => readFileSync(certificates.file(name)));
-  // No kept connection, so that nothing of this holds a process open.
-  const agent = new Agent({ ca, cert, key, keepAlive: false });
+  // An idle connection does not hold its process open.
+  const agent = new Agent({ ca, cert, key, keepAlive: true });
   const send = (method: string, path: string, body?: unknown) =>
     new Promise<{ status: number; text: string }>((resolve, reject) => {
       const type = method === "PATCH" ? "application/merge-patch+json" : "application/json";
