@@ -13,6 +13,7 @@ const ROOMS: Record<string, { ours: string[]; packages: string[] }> = {
   "src/supervisor": { ours: ["src/core", "src/models", "src/api", "src/lib"], packages: ["undici"] },
   "src/router": { ours: ["src/core", "src/api", "src/lib"], packages: ["express", "undici", "zod"] },
   "src/client": { ours: ["src/api"], packages: [] },
+  "src/cluster": { ours: ["src/kube", "src/core", "src/api", "src/lib"], packages: [] },
   operator: {
     ours: ["src/core", "src/kube", "src/api", "src/lib"],
     packages: ["@kubernetes/client-node"],

@@ -69,7 +69,7 @@ export function cacheClaim({ pool, plan, cache }: RenderedVariant): ObjectOf<V1P
   };
 }
 
-/** Gives the pods names, and the router its EndpointSlices. */
+/** Gives the pods names. The router finds them by their labels. */
 export function instancesService(pool: string): ObjectOf<V1Service> {
   return {
     apiVersion: "v1",

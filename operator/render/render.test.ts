@@ -414,12 +414,11 @@ describe("the router", () => {
     expect(podOf(deployment(change))).toEqual(podOf(deployment({})));
   });
 
-  test("may read its own pool, pods and their addresses, and change nothing", () => {
+  test("may read its own pool and pods, and change nothing", () => {
     const { rules = [] } = get<ObjectOf<V1Role>>(render({}), "Role", "apex");
     expect(rules.map((r) => [r.resources?.[0], r.resourceNames])).toEqual([
       ["llmpools", ["apex"]],
       ["pods", undefined],
-      ["endpointslices", undefined],
     ]);
     expect(new Set(rules.flatMap((r) => r.verbs))).toEqual(new Set(["get", "list", "watch"]));
   });

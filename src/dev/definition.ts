@@ -46,7 +46,8 @@ export function define(text: string, { source, env, cwd, secretDirs, volumes }: 
   return { pool, plan, secrets, notes };
 }
 
-function readSecretDir(name: string, dir: string): Record<string, Buffer> {
+/** A Secret as a cluster mounts it: one file a key. */
+export function readSecretDir(name: string, dir: string): Record<string, Buffer> {
   try {
     // A mounted Secret has links and dot-folders of its own beside the keys.
     const files = readdirSync(dir, { withFileTypes: true }).filter((f) => !f.isDirectory() && !f.name.startsWith("."));

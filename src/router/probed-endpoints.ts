@@ -8,6 +8,10 @@ export interface Address {
   id: string;
   variant: string;
   url: string;
+  /** Pod that holds it. */
+  pod?: string;
+  /** It is about to end: it takes no new work, whatever it answers. */
+  draining?: boolean;
 }
 
 const PROBE_EVERY_MS = 1_000;
@@ -22,6 +26,8 @@ export class ProbedEndpoints implements EndpointSource, AsyncDisposable {
   readonly #listeners = new Set<() => void>();
   readonly #failures = new Map<string, number>();
   #endpoints: Endpoint[] = [];
+  /** By url. */
+  #draining: ReadonlySet<string> = new Set();
   #cancel: () => void = () => {};
   #probing: Promise<void> = Promise.resolve();
   #closed = false;
@@ -32,17 +38,20 @@ export class ProbedEndpoints implements EndpointSource, AsyncDisposable {
 
   /** The instances there are from now on; those that stay keep their state until the next probe. */
   set(addresses: readonly Address[]): void {
-    this.#endpoints = addresses.map(
-      ({ id, variant, url }) =>
-        this.#endpoints.find((e) => e.id === id && e.url === url) ?? {
-          uid: url,
-          id,
-          variant,
-          url,
-          state: "Pending",
-          restarts: 0,
-        },
-    );
+    this.#draining = new Set(addresses.filter(({ draining }) => draining).map(({ url }) => url));
+    this.#endpoints = addresses.map(({ id, variant, url, pod, draining = false }) => {
+      const known = this.#endpoints.find((e) => e.id === id && e.url === url);
+      const endpoint: Endpoint = known ?? {
+        uid: url,
+        id,
+        variant,
+        url,
+        state: "Pending",
+        restarts: 0,
+        ...(pod !== undefined && { pod }),
+      };
+      return draining && endpoint.state !== "Draining" ? { ...endpoint, state: "Draining" } : endpoint;
+    });
     this.#changed();
     this.#cancel();
     this.#probing = this.#probing.then(() => this.#probeAll());
@@ -90,14 +99,15 @@ export class ProbedEndpoints implements EndpointSource, AsyncDisposable {
       const ready = await request(`${endpoint.url}/readyz`, { dispatcher: this.#agent });
       await ready.body.dump();
       this.#failures.delete(endpoint.id);
-      const state = ready.statusCode === 200 ? "Ready" : "Loading";
+      const draining = this.#draining.has(endpoint.url);
+      const state = draining ? "Draining" : ready.statusCode === 200 ? "Ready" : "Loading";
       if (state === endpoint.state && boot === endpoint.uid) return endpoint;
       const restarted = endpoint.state !== "Pending" && boot !== endpoint.uid;
       return { ...endpoint, uid: boot, state, restarts: endpoint.restarts + (restarted ? 1 : 0) };
     } catch {
       const failures = (this.#failures.get(endpoint.id) ?? 0) + 1;
       this.#failures.set(endpoint.id, failures);
-      if (endpoint.state === "Pending" || failures < FAILURES) return endpoint;
+      if (endpoint.state === "Pending" || endpoint.state === "Draining" || failures < FAILURES) return endpoint;
       return endpoint.state === "Failed" ? endpoint : { ...endpoint, state: "Failed", message: "does not answer" };
     }
   }

@@ -12,10 +12,15 @@ import { type Address, ProbedEndpoints } from "../../router/probed-endpoints.ts"
 import { startRouter } from "../../router/server.ts";
 import { nameAndDir, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
+import { UsageError } from "../usage-error.ts";
 
 interface RouterFlags {
-  file: string;
-  endpoints: string;
+  file?: string;
+  endpoints?: string;
+  pool?: string;
+  namespace?: string;
+  kubeconfig?: string;
+  context?: string;
   tokenFile: string;
   host: string;
   port: number;
@@ -31,11 +36,12 @@ export function registerRouter(program: Command, io: CliIo): void {
   program
     .command("router")
     .description("run the router alone, in front of instances that something else runs")
-    .requiredOption("-f, --file <file>", "the LLMPool")
-    .requiredOption(
-      "--endpoints <file>",
-      'JSON list of instances, [{"id": "0", "url": "http://…"}]; followed while it changes',
-    )
+    .option("-f, --file <file>", "the LLMPool; with --endpoints")
+    .option("--endpoints <file>", 'JSON list of instances, [{"id": "0", "url": "http://…"}]; followed while it changes')
+    .option("--pool <name>", "in place of both: an LLMPool of the cluster, which is followed with its pods")
+    .option("-n, --namespace <name>", "where that pool is; default the pod's own, or the context's")
+    .option("--kubeconfig <file>", "which cluster; default KUBECONFIG, the pod's own, ~/.kube/config")
+    .option("--context <name>", "context of the kubeconfig")
     .requiredOption("--token-file <file>", "the pool's token, which the instances ask for")
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--port <port>", "port to listen on", portNumber, 8080)
@@ -46,10 +52,18 @@ export function registerRouter(program: Command, io: CliIo): void {
       nameAndDir(io.cwd),
       new Map(),
     )
-    .action((flags: RouterFlags) => run(flags, io));
+    .action(async (flags: RouterFlags) => {
+      const { file, endpoints, pool } = flags;
+      if (pool !== undefined && file === undefined && endpoints === undefined) {
+        const { runClusterRouter } = await import("../cluster-router.ts");
+        await runClusterRouter({ ...flags, pool }, io);
+      } else if (pool === undefined && file !== undefined && endpoints !== undefined) {
+        await run({ ...flags, file, endpoints }, io);
+      } else throw new UsageError("say where the pool is: --file and --endpoints, or --pool");
+    });
 }
 
-async function run(flags: RouterFlags, io: CliIo): Promise<void> {
+async function run(flags: RouterFlags & { file: string; endpoints: string }, io: CliIo): Promise<void> {
   const at = (path: string) => resolve(io.cwd, path);
   const log = makeLogger("info", io.stderr);
   const clock = systemClock;

@@ -1,0 +1,116 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { WatchedPool } from "../cluster/watched-pool.ts";
+import type { PoolPlan } from "../core/plan/types.ts";
+import { type LocalSecrets, readSecretDir } from "../dev/definition.ts";
+import { openStore } from "../dev/open-store.ts";
+import { findCluster } from "../kube/credentials.ts";
+import { systemClock } from "../lib/clock.ts";
+import { messageOf } from "../lib/errors.ts";
+import { makeLogger } from "../lib/logger.ts";
+import { ProbedEndpoints } from "../router/probed-endpoints.ts";
+import { startRouter } from "../router/server.ts";
+import type { CliIo } from "./io.ts";
+import { packageVersion } from "./version.ts";
+
+export interface ClusterRouterFlags {
+  pool: string;
+  namespace?: string;
+  kubeconfig?: string;
+  context?: string;
+  tokenFile: string;
+  host: string;
+  port: number;
+  state: string;
+  secret: ReadonlyMap<string, string>;
+}
+
+/** How often mounted Secrets are read again, in milliseconds; a kubelet brings a change within a minute or two. */
+const SECRETS_MS = 10_000;
+
+/**
+ * The router of a pool on a cluster. It follows the pool's spec and the pods of its instances, asks each instance itself whether it is ready, and
+ * goes on with what it knew last while the API server is away.
+ */
+export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Promise<void> {
+  const log = makeLogger("info", io.stderr);
+  const clock = systemClock;
+  const credentials = await findCluster({ env: { ...io.env }, kubeconfig: flags.kubeconfig, context: flags.context });
+  const token = (await readFile(resolve(io.cwd, flags.tokenFile), "utf8")).trim();
+  const readSecrets = (): LocalSecrets =>
+    Object.fromEntries([...flags.secret].map(([name, dir]) => [name, readSecretDir(name, dir)]));
+
+  await using stack = new AsyncDisposableStack();
+  const source = stack.use(new ProbedEndpoints(clock));
+  let newest: PoolPlan | undefined;
+  let onPlan = (next: PoolPlan) => {
+    newest = next;
+  };
+  const pool = stack.use(
+    new WatchedPool({
+      credentials,
+      namespace: flags.namespace ?? credentials.namespace ?? "default",
+      name: flags.pool,
+      userAgent: `llmpool-router/${packageVersion()}`,
+      clock,
+      random: Math.random,
+      log,
+      onPlan: (plan) => onPlan(plan),
+      onAddresses: (addresses) => source.set(addresses),
+    }),
+  );
+  let plan: PoolPlan;
+  try {
+    plan = await pool.start(io.signal);
+  } catch (error) {
+    if (io.signal.aborted) return;
+    throw error;
+  }
+  let secrets = readSecrets();
+  const store = await openStore(plan, secrets, resolve(io.cwd, flags.state), clock, log);
+  stack.defer(() => store.close());
+  const router = await startRouter({
+    plan,
+    secrets,
+    source,
+    store,
+    token,
+    host: flags.host,
+    port: flags.port,
+    clock,
+    log,
+    writeLine: (line) => io.stdout(`${line}\n`),
+  });
+  stack.defer(() => router.close(plan.router.drainSeconds * 1000));
+  io.stderr(`router of pool ${plan.pool} at ${router.url}\n`);
+
+  const take = (what: string, next: PoolPlan, nextSecrets: LocalSecrets) => {
+    try {
+      router.update(next, nextSecrets);
+      plan = next;
+      secrets = nextSecrets;
+      log.info(`took the new ${what}`);
+    } catch (error) {
+      log.error(`kept the old ${what}`, { err: messageOf(error) });
+    }
+  };
+  onPlan = (next) => take("pool", next, secrets);
+  // It may have changed while the store was opened.
+  if (newest) onPlan(newest);
+  let cancel = () => {};
+  const followSecrets = () => {
+    cancel = clock.after(SECRETS_MS, () => {
+      try {
+        const next = readSecrets();
+        if (!isDeepStrictEqual(next, secrets)) take("secrets", plan, next);
+      } catch (error) {
+        log.warn("secrets cannot be read, the old ones count", { err: messageOf(error) });
+      }
+      followSecrets();
+    });
+  };
+  followSecrets();
+  stack.defer(() => cancel());
+  if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
+}

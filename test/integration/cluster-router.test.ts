@@ -1,0 +1,154 @@
+import { randomInt } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { dump } from "js-yaml";
+import { expect, onTestFinished, test } from "vitest";
+import { TokenCheck } from "../../runtime-image/server/auth.ts";
+import { InstanceServer } from "../../runtime-image/server/server.ts";
+import { createBackend } from "../../runtime-image/stub/backend.ts";
+import type { InstanceObject } from "../../src/api/http.ts";
+import { runClusterRouter } from "../../src/cli/cluster-router.ts";
+import type { InstancePod } from "../../src/cluster/addresses.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { silentLogger } from "../../src/lib/logger.ts";
+import { eventually } from "../support/eventually.ts";
+import { FakeKube } from "../support/fake-kube.ts";
+import { manifest } from "../support/pool.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+// Instances of pods are on port 8000 of addresses of their own: each gets one of the loopback network, which on Linux is 127.0.0.0/8.
+const linux = process.platform === "linux";
+const POOLS = "llmpool.dev/v1alpha1/llmpools";
+
+/** A ready stub instance, as in a pod. Closed when the test ends. */
+async function instance(dir: string, ip: string, id: string): Promise<InstanceServer> {
+  const server = new InstanceServer({
+    id,
+    sessions: 2,
+    requestTimeoutMs: 60_000,
+    tokens: await TokenCheck.load(join(dir, "token")),
+    clock: systemClock,
+    log: silentLogger,
+  });
+  onTestFinished(() => server.close());
+  const stub = { ttftMs: 0, interTokenMs: 0, replyTokens: 4, errorRate: 0 };
+  const config = { contextTokens: 4096, sessions: 2, sessionTTLSeconds: 600, stateDir: dir, stub };
+  await server.listen(ip, 8000);
+  server.become("Ready", await createBackend(config, { clock: systemClock }));
+  return server;
+}
+
+const pod = (name: string, ip: string): InstancePod => ({
+  apiVersion: "v1",
+  kind: "Pod",
+  metadata: {
+    namespace: "default",
+    name,
+    labels: {
+      "llmpool.dev/pool": "apex",
+      "llmpool.dev/variant": "default",
+      "app.kubernetes.io/component": "instance",
+    },
+  },
+  status: { podIP: ip, phase: "Running" },
+});
+
+const spec = (instances: number, roles: object[]) => ({
+  backend: "stub",
+  instances,
+  roles,
+  store: { ephemeral: true },
+  drainSeconds: 0,
+});
+
+test.skipIf(!linux)(
+  "a router on a cluster follows its pool and pods, and serves on while the API server is away",
+  async () => {
+    const dir = await tempDir();
+    await writeFile(join(dir, "token"), "in-process");
+    const kube = await FakeKube.start();
+    let kubeOpen = true;
+    onTestFinished(async () => {
+      if (kubeOpen) await kube.close();
+    });
+    const kubeconfig = {
+      apiVersion: "v1",
+      kind: "Config",
+      clusters: [{ name: "c", cluster: { server: kube.url, "insecure-skip-tls-verify": true } }],
+      users: [{ name: "u", user: {} }],
+      contexts: [{ name: "x", context: { cluster: "c", user: "u", namespace: "default" } }],
+      "current-context": "x",
+    };
+    await writeFile(join(dir, "kubeconfig"), dump(kubeconfig));
+    const net = `127.${randomInt(10, 250)}.${randomInt(1, 250)}`;
+    await instance(dir, `${net}.1`, "0");
+    await instance(dir, `${net}.2`, "1");
+    const pool = manifest(spec(1, [{ name: "planner" }])) as never as InstancePod;
+    kube.store.create(POOLS, { ...pool, metadata: { ...pool.metadata, namespace: "default", generation: 1 } });
+    kube.store.create("v1/pods", pod("apex-0", `${net}.1`));
+
+    const end = new AbortController();
+    let said = "";
+    const io = {
+      stdout: () => {},
+      stderr: (text: string) => {
+        said += text;
+      },
+      env: {},
+      cwd: dir,
+      signal: end.signal,
+      setExitCode: () => {},
+    };
+    const flags = {
+      pool: "apex",
+      kubeconfig: join(dir, "kubeconfig"),
+      tokenFile: "token",
+      host: "127.0.0.1",
+      port: 0,
+      state: "state",
+      secret: new Map(),
+    };
+    const running = runClusterRouter(flags, io);
+    onTestFinished(async () => {
+      end.abort(new Error("the test is over"));
+      await running;
+    });
+    const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
+
+    const rows = async () => {
+      const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };
+      return data.map(({ id, state, pod }) => `${id} ${state} ${pod}`);
+    };
+    const ask = async (role: string) => {
+      const body = JSON.stringify({ model: role, messages: [{ role: "user", content: "hi" }] });
+      const answer = await fetch(`${url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body,
+      });
+      await answer.text();
+      return `${answer.status} ${answer.headers.get("x-llmpool-instance")}`;
+    };
+    await eventually("the instance is ready", async () => (await rows()).includes("0 Ready apex-0"));
+    expect(await ask("planner")).toBe("200 0");
+
+    // A pod more, and an edit with a new role: no restart.
+    kube.store.create("v1/pods", pod("apex-1", `${net}.2`));
+    const edited = spec(2, [
+      { name: "planner", instance: 0 },
+      { name: "coder", instance: 1 },
+    ]);
+    kube.store.merge(POOLS, "default/apex", { spec: edited, metadata: { generation: 2 } });
+    await eventually("the second instance is ready", async () => (await rows()).includes("1 Ready apex-1"));
+    expect(await ask("coder")).toBe("200 1");
+
+    // A pod that is told to go takes no new work, though its instance still answers.
+    kube.store.merge("v1/pods", "default/apex-1", { metadata: { deletionTimestamp: "2026-01-01T00:00:00Z" } });
+    await eventually("it drains", async () => (await rows()).includes("1 Draining apex-1"));
+
+    await kube.close();
+    kubeOpen = false;
+    expect(await ask("planner")).toBe("200 0");
+    expect(await rows()).toContain("0 Ready apex-0");
+  },
+);
