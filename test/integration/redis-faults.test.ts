@@ -28,15 +28,13 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
       await openRedisStore({
         ...{ url, namespace: "test", pool, clock: systemClock, random: randomBytes, log: silentLogger },
         sessionTTLSeconds: 7200,
+        lateTicks: 10,
         ...options,
       }),
     );
   const kept = async (store: RedisStore) => {
     const { spent, reserved } = await store.budget(KEY, "t");
     return [spent, reserved];
-  };
-  const pollOften = async (store: RedisStore) => {
-    for (let i = 0; i < 10; i++) await store.poll();
   };
   const isBack = (store: RedisStore) => eventually("the store is back", () => kept(store).then(() => true));
 
@@ -188,7 +186,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect(alive.heartbeatDuty()).toBe(true);
     // Once may be a step of the clock.
     expect(await alive.abandonedReservations()).toEqual([]);
-    await pollOften(alive);
+    await eventually("it is taken for gone", async () => (await alive.abandonedReservations()).length > 0);
     expect(await alive.abandonedReservations()).toMatchObject([
       { requestId: held.requestId, instance: "7", tokens: 100 },
     ]);
@@ -257,7 +255,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     const held = ask({ claims: [KEY] });
     await asleep.admit(held);
     now += 15_001;
-    await pollOften(awake);
+    await eventually("it is taken for gone", async () => (await awake.abandonedReservations()).length > 0);
     await expect(asleep.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
     await asleep.poll();
     expect(asleep.holds(held.requestId)).toBe(false);

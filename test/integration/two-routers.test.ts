@@ -54,6 +54,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
         pool,
         random: randomBytes,
         sessionTTLSeconds: 7200,
+        lateTicks: 10,
         time,
         ...common,
       }),

@@ -5,7 +5,7 @@ import { Journal } from "./journal.ts";
 import { KnownBindings } from "./known-bindings.ts";
 import { Link } from "./link.ts";
 import { SpentBudgets } from "./spent-budgets.ts";
-import { RedisStore } from "./store.ts";
+import { LATE_TICKS, RedisStore } from "./store.ts";
 
 export interface RedisStoreOptions {
   /** `redis[s]://[[user]:password@]host[:port][/db]`. Never logged. */
@@ -22,6 +22,8 @@ export interface RedisStoreOptions {
   sessionTTLSeconds: number;
   /** For tests: in place of the server's clock, Unix milliseconds. `now` decides, `wall` is shown and opens windows. */
   time?: () => { now: number; wall: number };
+  /** For tests that do not wait for long: looks that must find a router late before it is taken for gone. */
+  lateTicks?: number;
 }
 
 /**
@@ -30,6 +32,7 @@ export interface RedisStoreOptions {
  */
 export async function openRedisStore(options: RedisStoreOptions): Promise<RedisStore> {
   const { url, allowVolatile = false, namespace, pool, clock, random, log, sessionTTLSeconds, time } = options;
+  const { lateTicks = LATE_TICKS } = options;
   const ttlMs = sessionTTLSeconds * 1000;
   const router = Buffer.from(random(16)).toString("hex");
   // The braces are a hash tag: all of a pool is in one slot.
@@ -38,6 +41,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<RedisS
   const store = new RedisStore({
     ...{ link, journal: new Journal(), feed: new EventFeed(log), clock, random, log },
     ...{ known: new KnownBindings(now, ttlMs), spent: new SpentBudgets(now) },
+    lateTicks,
   });
   try {
     await store.open();

@@ -39,8 +39,13 @@ import type { SpentBudgets } from "./spent-budgets.ts";
 const TICK_MS = 200;
 /** How long a router that starts waits for others after a restart of the server, in milliseconds: longer than their leases. */
 const OPEN_MS = 20_000;
-/** Until when after the last renewal of its lease, which lasts longer, a router may spend what it has reserved, in milliseconds. */
+/** Until when after the last renewal of its lease a router may spend what it has reserved, in milliseconds. */
 const TRUST_MS = 8_000;
+/**
+ * So many timed looks of one router must find another one late before that is taken for gone. Together they last longer than TRUST_MS, so
+ * by then the late one spends nothing any more, whatever the server's clock did.
+ */
+export const LATE_TICKS = 50;
 
 export interface RedisParts {
   link: Link;
@@ -51,6 +56,7 @@ export interface RedisParts {
   log: Logger;
   known: KnownBindings;
   spent: SpentBudgets;
+  lateTicks: number;
 }
 
 /**
@@ -62,6 +68,8 @@ export class RedisStore implements StateStore {
   readonly #parts: RedisParts;
   #duty = false;
   #renewedAt = Number.NEGATIVE_INFINITY;
+  /** When it last looked for routers that are late. */
+  #lookedAt = Number.NEGATIVE_INFINITY;
   #overruns = 0;
   #polling: Promise<void> = Promise.resolve();
   #cancelTick: () => void = () => {};
@@ -287,10 +295,12 @@ export class RedisStore implements StateStore {
   }
 
   async #tick(): Promise<void> {
-    const { link, feed, clock } = this.#parts;
+    const { link, feed, clock, lateTicks } = this.#parts;
     for (;;) {
       const sentAt = clock.now();
-      const reply = await link.call<TickReply>("tick", { last: feed.last });
+      const timed = sentAt - this.#lookedAt >= TICK_MS;
+      if (timed) this.#lookedAt = sentAt;
+      const reply = await link.call<TickReply>("tick", { last: feed.last, timed, lateTicks });
       this.#duty = reply.duty;
       this.#renewedAt = sentAt;
       const events = listOf(reply.list);

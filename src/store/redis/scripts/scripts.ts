@@ -13,9 +13,6 @@ const STREAM_KEPT = 10_000;
 /** Events in one answer of `tick`. */
 export const TICK_EVENTS = 500;
 
-/** So many of one router's looks in a row must find another one late before that is gone: about two seconds. */
-const LATE_TICKS = 10;
-
 export interface Script {
   text: string;
   /** What EVALSHA asks for. */
@@ -211,9 +208,9 @@ return cjson.encode({ budget = budgetView(limits[#limits]) })
 call('ZADD', P .. 'routers', now + A.leaseMs, A.router)
 call('DEL', P .. 'late:' .. A.router)
 for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMIT', 0, 8)) do
-  -- Seen by one and the same several times, so that a step of this server's clock buries nobody.
+  -- Seen by one and the same for longer than the late one trusts itself, so that a step of this server's clock buries nobody.
   local late = P .. 'late:' .. router
-  if call('HINCRBY', late, A.router, 1) >= ${LATE_TICKS} then
+  if A.timed and call('HINCRBY', late, A.router, 1) >= A.lateTicks then
     disownAll(router)
     call('ZREM', P .. 'routers', router)
     call('DEL', late)
