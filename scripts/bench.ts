@@ -13,9 +13,10 @@ import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
 import { secondTurn } from "../test/load/second-turn.ts";
 import { start } from "../test/load/start.ts";
+import { stream } from "../test/load/stream.ts";
 import { formatResult } from "../test/load/table.ts";
 
-const BENCHES: readonly Bench[] = [router, secondTurn, roles, start, hangUp];
+const BENCHES: readonly Bench[] = [router, stream, secondTurn, roles, start, hangUp];
 
 const { values: options, positionals: asked } = parseArgs({
   allowPositionals: true,

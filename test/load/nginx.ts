@@ -44,6 +44,7 @@ export function instantInstances(ports: readonly number[]): string {
     location = /v1/chat/completions { return 200 '${ANSWER}'; }
     location = /v1/models { return 200 '{"object":"list","data":[{"id":"stub","object":"model","created":1,"owned_by":"llmpool"}]}'; }
     location = /healthz { return 200 '{"id":"x","boot":"boot-${port}","uptime_s":1}'; }
+    location /internal/ { return 404 '{"id":"x","boot":"boot-${port}","uptime_s":1}'; }
     location / { return 200 '{}'; }
   }`,
     )

@@ -1,9 +1,10 @@
-import type { Bench, Goal, Result } from "./bench.ts";
+import type { Bench, Goal } from "./bench.ts";
 import { freePort } from "./child.ts";
 import { LLMPOOL, NGINX } from "./contenders.ts";
-import { duel, type Entrant } from "./duel.ts";
+import { cpuOf, duel, rowsOf } from "./duel.ts";
 import { instantInstances, startNginx } from "./nginx.ts";
 import { ratios, summarize } from "./samples.ts";
+import { PEER_NAMES } from "./tools.ts";
 
 const INSTANCES = 5;
 /** The most CPU per request, in units of nginx's. */
@@ -26,37 +27,21 @@ export const router: Bench = {
         const http = instantInstances(ports);
         const child = stack.use(await startNginx({ nginx, dir, name: "instances", http, cores, signal }));
         await child.answers(`http://127.0.0.1:${ports[0]}/healthz`);
-        return ports;
+        return { ports };
       },
     });
-    return resultOf(entrants);
+    const ours = cpuOf(entrants, LLMPOOL);
+    const goals = PEER_NAMES.flatMap((peer) =>
+      below(`CPU per request below ${peer}'s`, ours, cpuOf(entrants, peer), 1),
+    );
+    goals.push(...below(`CPU per request at most ${NGINX_LIMIT}x nginx's`, ours, cpuOf(entrants, NGINX), NGINX_LIMIT));
+    return { columns: ["CPU us/request", "x nginx", "requests/s"], rows: rowsOf(entrants), goals };
   },
 };
 
-function resultOf(entrants: Entrant[]): Result {
-  const of = (name: string) => entrants.find((e) => e.name === name)?.cpuMicrosPerRequest ?? [];
-  const nginx = of(NGINX);
-  const ours = of(LLMPOOL);
-  const goals: Goal[] = [];
-  for (const { name, cpuMicrosPerRequest: theirs } of entrants) {
-    if (theirs.length === 0 || !/^(vllm|smg)/.test(name)) continue;
-    const measured = summarize(ratios(ours, theirs));
-    goals.push({ text: `CPU per request below ${name}'s (ratio below 1)`, measured, kept: measured.median < 1 });
-  }
-  if (nginx.length > 0) {
-    const measured = summarize(ratios(ours, nginx));
-    goals.push({ text: `at most ${NGINX_LIMIT}x nginx's`, measured, kept: measured.median <= NGINX_LIMIT });
-  }
-  return {
-    columns: ["CPU us/request", "x nginx", "requests/s"],
-    rows: entrants.map(({ name, cpuMicrosPerRequest: cpu, requestsPerSecond: rate, absent }) => ({
-      name,
-      values:
-        cpu.length === 0
-          ? [undefined, undefined, undefined]
-          : [summarize(cpu), nginx.length > 0 ? summarize(ratios(cpu, nginx)) : undefined, summarize(rate)],
-      ...(absent !== undefined && { note: absent }),
-    })),
-    goals,
-  };
+/** Nothing when the other did not take part. */
+function below(text: string, ours: number[], theirs: number[], limit: number): Goal[] {
+  if (theirs.length === 0) return [];
+  const measured = summarize(ratios(ours, theirs));
+  return [{ text: `${text} (ratio)`, measured, kept: measured.median <= limit }];
 }

@@ -39,6 +39,7 @@ const PEERS = { "vllm-router": "0.1.17", smg: "1.13.0" } as const;
 export type Peer = keyof typeof PEERS;
 
 export const peerName = (peer: Peer): string => `${peer} ${PEERS[peer]}`;
+export const PEER_NAMES: readonly string[] = (Object.keys(PEERS) as Peer[]).map(peerName);
 
 /** Path of the router's program, installed once into a virtual environment in the user's cache folder. Rejects with the reason. */
 export async function findPeer(peer: Peer, say: (line: string) => void): Promise<string> {
