@@ -48,6 +48,10 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     description: "look after the LLMPools of a Kubernetes cluster",
     load: async () => (await import("./commands/operator.ts")).registerOperator,
   },
+  supervise: {
+    description: "run the instances that a file lists, and follow its edits: one pod's part of a Packed pool",
+    load: async () => (await import("./commands/supervise.ts")).registerSupervise,
+  },
   runtime: {
     description: "serve one instance, as LLMPOOL_INSTANCE (JSON) or a file says",
     load: async () => (await import("./commands/runtime.ts")).registerRuntime,

@@ -1,0 +1,201 @@
+import { describe, expect, test } from "vitest";
+import type { LLMPoolStatus } from "../src/api/llmpool.ts";
+import { LLMPoolStatus as StatusSchema } from "../src/api/status.ts";
+import { planPool } from "../src/core/plan/plan.ts";
+import { pool as makePool } from "../test/support/pool.ts";
+import type { Observed } from "./gather.ts";
+import type { Pod } from "./kinds.ts";
+import { variantsOf } from "./render/variant.ts";
+import { type StatusInput, statusOf } from "./status.ts";
+
+type PodStatus = NonNullable<Pod["status"]>;
+
+const READY: PodStatus = { conditions: [{ type: "Ready", status: "True" }] };
+const LOADING: PodStatus = {
+  containerStatuses: [
+    { name: "instance", image: "", imageID: "", ready: false, restartCount: 0, state: { running: {} } },
+  ],
+};
+const crashed = (message: string): PodStatus => ({
+  containerStatuses: [
+    {
+      name: "instance",
+      image: "",
+      imageID: "",
+      ready: false,
+      restartCount: 2,
+      state: { waiting: { reason: "CrashLoopBackOff" } },
+      lastState: { terminated: { exitCode: 1, message } },
+    },
+  ],
+});
+const UNPLACED: PodStatus = {
+  conditions: [{ type: "PodScheduled", status: "False", message: "0/2 nodes are available" }],
+};
+
+interface World {
+  spec?: object;
+  pods?: PodStatus[];
+  routers?: number;
+  input?: Partial<StatusInput>;
+  /** Revision of the pods, where it is not the wanted one. */
+  revision?: string;
+}
+
+function look({ spec = {}, pods = [], routers = 1, input = {}, revision }: World): LLMPoolStatus {
+  const pool = makePool({ backend: "stub", instances: pods.length, ...spec });
+  const plan = planPool(pool);
+  const variants = variantsOf(pool, plan);
+  const observed: Observed = {
+    variants: variants.map((rendered, at) => ({
+      rendered,
+      set: undefined,
+      pods: (at === 0 ? pods : []).map(
+        (status, ordinal): Pod => ({
+          apiVersion: "v1",
+          kind: "Pod",
+          metadata: {
+            name: `apex-${ordinal}`,
+            annotations: { "llmpool.dev/revision": revision ?? rendered.podRevision },
+          },
+          spec: { containers: [], ...(status === UNPLACED ? {} : { nodeName: "n1" }) },
+          status,
+        }),
+      ),
+    })),
+    router: {
+      deployment: {
+        apiVersion: "apps/v1",
+        kind: "Deployment",
+        metadata: { name: "apex", generation: 1 },
+        status: { availableReplicas: routers, updatedReplicas: routers, observedGeneration: 1 },
+      },
+      pods: [],
+    },
+  };
+  const status = statusOf({
+    pool,
+    generation: 3,
+    plan,
+    observed,
+    problems: [],
+    probed: new Map(),
+    before: undefined,
+    now: "2026-01-01T00:00:00Z",
+    ...input,
+  });
+  // What the API server would take.
+  return StatusSchema.parse(status);
+}
+
+function judged(status: LLMPoolStatus): Record<string, string> {
+  return Object.fromEntries((status.conditions ?? []).map((c) => [c.type, `${c.status} ${c.reason}`]));
+}
+
+const messageOf = (status: LLMPoolStatus, type: string) => status.conditions?.find((c) => c.type === type)?.message;
+
+describe("a pool", () => {
+  test("that runs", () => {
+    const status = look({ pods: [READY, READY] });
+    expect(judged(status)).toEqual({
+      Ready: "True Ready",
+      InstancesReady: "True Ready",
+      RouterReady: "True Ready",
+      ModelAvailable: "True NotNeeded",
+      Schedulable: "True Ready",
+      Progressing: "False Complete",
+    });
+    expect(status).toMatchObject({
+      observedGeneration: 3,
+      desiredInstances: 2,
+      instances: 2,
+      readyInstances: 2,
+      url: "http://apex.default.svc:8080",
+      roles: [{ name: "planner", instances: ["0"] }, { name: "coder", instances: ["1"] }, {}, {}, {}],
+      instanceStatuses: [
+        { id: "0", pod: "apex-0", state: "Ready", node: "n1" },
+        { id: "1", state: "Ready" },
+      ],
+    });
+  });
+
+  test("that starts is on its way, and nothing is wrong", () => {
+    expect(judged(look({ pods: [READY, LOADING], routers: 0 }))).toMatchObject({
+      Ready: "False Degraded",
+      Progressing: "True Loading",
+      Reconciling: "True Loading",
+    });
+    expect(judged(look({ pods: [LOADING] }))).not.toHaveProperty("Stalled");
+  });
+
+  test("that cannot start says why, in the runtime's words", () => {
+    const words = '{"reason":"ModelNotFound","msg":"no model at /m: check model.uri"}';
+    const spec = { backend: "llama-cpp", model: { uri: "file:///m" } };
+    const status = look({ spec, pods: [crashed(words)] });
+    expect(judged(status)).toMatchObject({
+      Ready: "False Failed",
+      ModelAvailable: "False ModelNotFound",
+      Stalled: "True Failed",
+    });
+    expect(judged(status)).not.toHaveProperty("Reconciling");
+    expect(messageOf(status, "Ready")).toBe("0 of 1 instances ready; 0: no model at /m: check model.uri");
+  });
+
+  test("that fits nowhere says so in the scheduler's words", () => {
+    const status = look({ pods: [UNPLACED] });
+    expect(judged(status)).toMatchObject({ Ready: "False Unschedulable", Schedulable: "False Unschedulable" });
+    expect(messageOf(status, "Schedulable")).toBe("apex-0: 0/2 nodes are available");
+  });
+
+  test("whose router is away is not ready", () => {
+    expect(judged(look({ pods: [READY], routers: 0 }))).toMatchObject({
+      Ready: "False Loading",
+      InstancesReady: "True Ready",
+      RouterReady: "False Loading",
+    });
+  });
+
+  test("with a store in its pod says what that means", () => {
+    const status = look({ spec: { store: { ephemeral: true } }, pods: [READY] });
+    expect(judged(status)).toMatchObject({ Ready: "True Ready", RouterReady: "True StoreEphemeral" });
+  });
+
+  test("scaled to 0 is as it is wanted", () => {
+    expect(judged(look({}))).toMatchObject({ Ready: "True ScaledToZero", Progressing: "False Complete" });
+  });
+
+  test("with pods of another revision rolls out, and serves meanwhile", () => {
+    expect(judged(look({ pods: [READY], revision: "old" }))).toMatchObject({
+      Ready: "True Ready",
+      Progressing: "True RollingOut",
+      Reconciling: "True RollingOut",
+    });
+  });
+
+  test("whose object is somebody else's is stuck on that, whatever else is wrong", () => {
+    const problems = [
+      { reason: "ApplyFailed" as const, message: "quota" },
+      { reason: "ObjectTaken" as const, message: "Service apex is there already" },
+    ];
+    const status = look({ pods: [READY], input: { problems } });
+    expect(judged(status)).toMatchObject({ Ready: "False ObjectTaken", Stalled: "True ObjectTaken" });
+  });
+
+  test("of Packed pods is ready when its instances say so, not their pods", () => {
+    const spec = { instances: 2, gpu: { mode: "Packed", instancesPerPod: 2 } };
+    expect(judged(look({ spec, pods: [READY] }))).toMatchObject({ Ready: "False Loading" });
+    const probed = new Map([
+      ["0", "Ready"],
+      ["1", "Ready"],
+    ] as const);
+    expect(judged(look({ spec, pods: [READY], input: { probed } }))).toMatchObject({ Ready: "True Ready" });
+  });
+});
+
+test("a condition's time moves when its status flips, and not with its words", () => {
+  const first = look({ pods: [READY, LOADING] });
+  const later = { now: "2026-01-01T00:01:00Z", before: first };
+  const time = (status: LLMPoolStatus) => status.conditions?.find((c) => c.type === "Ready")?.lastTransitionTime;
+  expect(time(look({ pods: [LOADING, LOADING], input: later }))).toBe("2026-01-01T00:00:00Z");
+  expect(time(look({ pods: [READY, READY], input: later }))).toBe("2026-01-01T00:01:00Z");
+});

@@ -1,0 +1,70 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import type { ProcessSpec } from "../../src/supervisor/spec.ts";
+import { eventually } from "../support/eventually.ts";
+import { processSpec } from "../support/process-spec.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+const MAIN = join(import.meta.dirname, "../../src/cli/main.ts");
+
+interface Health {
+  instances: { id: string; state: string; restarts: number }[];
+}
+
+/** `llmpool supervise` over a file of its own, as in a pod. Ended when the test is. */
+async function supervise() {
+  const dir = await tempDir();
+  const file = join(dir, "0.json");
+  // As a kubelet replaces what it mounts: whole, in one step.
+  const write = async (next: unknown) => {
+    await writeFile(`${file}.new`, JSON.stringify(next));
+    await rename(`${file}.new`, file);
+  };
+  await writeFile(join(dir, "token"), "t");
+  const child = spawn(process.execPath, [MAIN, "supervise", "--host", "127.0.0.1", "--port", "0", file], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  onTestFinished(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    said += text;
+  });
+  const port = await eventually("it listens", () => {
+    const line = said.split("\n").find((text) => text.includes('"msg":"supervising"'));
+    return line && (JSON.parse(line) as { port: number }).port;
+  });
+  const instances = async () =>
+    ((await (await fetch(`http://127.0.0.1:${port}/healthz`)).json()) as Health).instances.map(
+      ({ id, state }) => `${id} ${state}`,
+    );
+  return { child, write, instances, said: () => said, dir };
+}
+
+const spec = (dir: string, id: string, revision = "a"): ProcessSpec =>
+  processSpec(id, {
+    revision,
+    drainSeconds: 0,
+    config: { tokenFile: join(dir, "token"), stateDir: join(dir, id), cacheDir: dir },
+  });
+
+test("runs what the file lists, follows it, keeps the last good one, and drains on SIGTERM", async () => {
+  const { child, write, instances, said, dir } = await supervise();
+  expect(await instances()).toEqual([]);
+  await write([spec(dir, "5"), spec(dir, "6")]);
+  await eventually("both are ready", async () => (await instances()).join() === "5 Ready,6 Ready");
+  await write([{ id: "5" }]);
+  await eventually("a bad file is refused", () => /kept the old file/.test(said()));
+  expect(await instances()).toEqual(["5 Ready", "6 Ready"]);
+  await write([spec(dir, "5")]);
+  await eventually("one is left", async () => (await instances()).join() === "5 Ready");
+  child.kill("SIGTERM");
+  const [code] = await once(child, "exit");
+  expect(code).toBe(0);
+});
