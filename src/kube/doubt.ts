@@ -1,75 +1,67 @@
 import type { Clock } from "../lib/clock.ts";
-import { isGone } from "./errors.ts";
 
 /**
- * A stream that is silent for so long, in milliseconds, is doubted. A server says something on a watch once a minute at least (a bookmark);
- * what a stalled connection withholds is known sooner than that.
+ * After so long without a byte, in milliseconds, a stream gets a second one beside it. Two of these are more than the minute in which a server
+ * sends a bookmark, if it has one to send: where nothing of a kind ever changes it has none.
  */
 const DOUBT_MS = 40_000;
 
-/** Nothing came, neither on the stream nor from a second one. */
-export class SilentError extends Error {
-  override readonly name = "SilentError";
-
-  constructor() {
-    super("the watch is silent");
-  }
+export interface Doubted {
+  clock: Clock;
+  /** Runs one stream until it ends, and calls `speaks` before it delivers anything. */
+  open: (speaks: () => void, signal: AbortSignal) => Promise<void>;
+  /** A younger stream spoke before an older one did: it may have been dead. */
+  onSilent: () => void;
 }
 
 /**
- * Runs a stream that may stall without ending: behind a proxy that lost its other side, a connection stays open for ever. When it has been
- * silent for 40 s, a second one is opened from the same place, and whichever speaks first stays; the other is aborted, so that nothing is
- * delivered twice. A quiet stream that works costs one more request a minute; cutting it instead would lose the bookmarks that keep it from
- * growing too old.
+ * Runs a stream that may stall without ending: behind a proxy that lost its other side, a connection stays open for ever. After each 40 s of
+ * silence another one is opened from the same place; whichever speaks first stays and the others are aborted, so that nothing is delivered twice.
+ * Of two silent ones the older goes when a third comes. So what a dead connection withholds is known within 40 s, while one that is only quiet
+ * lives long enough for the bookmarks that keep it from growing too old.
  *
- * @param open runs one stream until it ends, and calls `speaks` before it delivers anything.
- * Ends as the last open stream ends; rejects with SilentError when nothing came for 80 s, or with the signal's reason.
+ * Ends as the last open stream ends, or as soon as a second one fails: the first is then no better. Rejects with the signal's reason.
  */
-export function runDoubted(
-  clock: Clock,
-  open: (speaks: () => void, signal: AbortSignal) => Promise<void>,
-  signal: AbortSignal,
-): Promise<void> {
+export function runDoubted({ clock, open, onSilent }: Doubted, signal: AbortSignal): Promise<void> {
+  /** From old to young. */
   const streams = new Set<AbortController>();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   let cancelDoubt = () => {};
 
-  const cut = (reason: unknown, except?: AbortController) => {
-    for (const stream of streams) {
-      if (stream === except) continue;
-      streams.delete(stream);
-      stream.abort(reason);
-    }
-  };
-  const ended = (stream: AbortController, settle: () => void) => {
-    if (streams.delete(stream) && streams.size === 0) settle();
-  };
-  const failed = (stream: AbortController, error: unknown) => {
-    // A version that is too old for the second is too old for the first: nothing it missed can be had by waiting.
-    if (streams.has(stream) && isGone(error)) stop(error);
-    else ended(stream, () => reject(error));
-  };
-  const begin = () => {
-    const stream = new AbortController();
-    streams.add(stream);
-    const speaks = () => {
-      cut(new SilentError(), stream);
-      inSilence(begin);
-    };
-    open(speaks, stream.signal).then(
-      () => ended(stream, resolve),
-      (error: unknown) => failed(stream, error),
-    );
-    inSilence(streams.size === 1 ? begin : () => stop(new SilentError()));
-  };
-  const inSilence = (run: () => void) => {
-    cancelDoubt();
-    cancelDoubt = clock.after(DOUBT_MS, run);
+  const drop = (stream: AbortController, reason: unknown) => {
+    streams.delete(stream);
+    stream.abort(reason);
   };
   const stop = (reason: unknown) => {
-    cut(reason);
+    for (const stream of streams) drop(stream, reason);
     reject(reason);
   };
+  const speaks = (speaker: AbortController) => {
+    const [oldest] = streams;
+    if (oldest !== speaker) onSilent();
+    for (const stream of streams) if (stream !== speaker) drop(stream, new Error("another watch was faster"));
+    doubtInSilence();
+  };
+  const begin = () => {
+    const [oldest] = streams;
+    if (oldest && streams.size > 1) drop(oldest, new Error("silent"));
+    const stream = new AbortController();
+    streams.add(stream);
+    open(() => speaks(stream), stream.signal).then(
+      () => {
+        if (streams.delete(stream) && streams.size === 0) resolve();
+      },
+      (error: unknown) => {
+        if (streams.delete(stream)) stop(error);
+      },
+    );
+    doubtInSilence();
+  };
+  const doubtInSilence = () => {
+    cancelDoubt();
+    cancelDoubt = clock.after(DOUBT_MS, begin);
+  };
+
   const onAbort = () => stop(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
   if (signal.aborted) onAbort();

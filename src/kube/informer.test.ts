@@ -340,16 +340,30 @@ test("a connection that stays open and silent is found out, and loses nothing", 
   expect(await metrics.expose()).toContain('reflector_watches_total{resource="pods"} 2');
 });
 
-test("a server that is silent on every watch is left and tried again", async () => {
+test("a server that is silent on every watch is asked again and again, without a gap", async () => {
   const { kube, clock, start, watching, shown } = await setup();
   await start();
-  (await watching(1)).stall();
-  clock.expire();
-  (await watching(2)).stall();
-  clock.expire();
-  await watching(3);
+  for (let nth = 1; nth <= 3; nth++) {
+    (await watching(nth)).stall();
+    clock.expire();
+  }
+  await watching(4);
   kube.store.create(PODS, pod("a"));
   await shown("a");
+  expect(kube.seen.filter(isList).length).toBe(1);
+  expect(clock.waits).toEqual([]);
+});
+
+test("a version that is too old for a second watch is got around by a list", async () => {
+  const { kube, clock, start, watching, shown } = await setup();
+  kube.store.create(PODS, pod("a"));
+  await start();
+  (await watching(1)).stall();
+  kube.store.delete(PODS, "ns/a");
+  kube.compact();
+  clock.expire();
+  await shown();
+  expect(kube.seen.filter(isList).length).toBe(2);
 });
 
 test("a handler that throws loses its own notice; the cache and the others go on", async () => {

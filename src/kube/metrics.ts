@@ -1,6 +1,6 @@
 import { type Metrics, SECONDS_BUCKETS } from "../lib/metrics.ts";
 
-/** Why a list or watch ended before its time. */
+/** Why a list or watch ended before its time. `silent`: a second watch spoke before it did. */
 export type WatchFailure = "short" | "gone" | "malformed" | "silent" | "refused" | "connection" | "other";
 export type ReconcileResult = "success" | "error" | "requeue_after";
 

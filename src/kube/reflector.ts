@@ -3,7 +3,7 @@ import { messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { sleep } from "../lib/sleep.ts";
 import type { Client, Selection } from "./client.ts";
-import { runDoubted, SilentError } from "./doubt.ts";
+import { runDoubted } from "./doubt.ts";
 import { ApiError, ConnectionError, isGone, isTooLargeVersion } from "./errors.ts";
 import type { KubeMetrics, WatchFailure } from "./metrics.ts";
 import type { KubeObject } from "./object.ts";
@@ -123,7 +123,6 @@ export class Reflector<T extends KubeObject> implements AsyncDisposable {
     const temporary =
       failure === undefined ||
       failure instanceof ConnectionError ||
-      failure instanceof SilentError ||
       (failure instanceof MalformedEventError && !again) ||
       (failure instanceof ApiError && (failure.status === 429 || failure.status >= 500) && !isTooLargeVersion(failure));
     if (!temporary) this.#version = undefined;
@@ -157,15 +156,19 @@ export class Reflector<T extends KubeObject> implements AsyncDisposable {
     const path = pathOf(resource, { namespace });
     const relist = new AbortController();
     this.#relist = () => relist.abort(new RelistError());
-    const watch = (onActivity: () => void, signal: AbortSignal) => {
+    const open = (onActivity: () => void, signal: AbortSignal) => {
       metrics?.watched(resource.plural);
       const timeoutSeconds = Math.round(300 * (1 + random()));
       const query = { ...selectors, resourceVersion: this.#version, timeoutSeconds };
       const onEvent = (event: WatchEvent<T>) => this.#take(event);
       return readWatch<T>(client, { path, query }, { onActivity, onEvent }, signal);
     };
+    const onSilent = () => {
+      metrics?.watchFailed(resource.plural, "silent");
+      this.#log.info("a watch was silent while another was not");
+    };
     try {
-      await runDoubted(clock, watch, AbortSignal.any([closing, relist.signal]));
+      await runDoubted({ clock, open, onSilent }, AbortSignal.any([closing, relist.signal]));
     } finally {
       this.#relist = undefined;
     }
@@ -202,7 +205,6 @@ function causeOf(failure: unknown): WatchFailure {
   if (failure === undefined) return "short";
   if (isGone(failure)) return "gone";
   if (failure instanceof MalformedEventError) return "malformed";
-  if (failure instanceof SilentError) return "silent";
   if (failure instanceof ApiError) return "refused";
   return failure instanceof ConnectionError ? "connection" : "other";
 }

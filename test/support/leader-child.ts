@@ -32,7 +32,6 @@ const leadership = await acquireLease(
 );
 process.once("SIGTERM", async () => {
   await leadership.close();
-  await connection.close();
   process.exit(0);
 });
 leadership.signal.addEventListener("abort", () => {
