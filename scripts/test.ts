@@ -97,7 +97,7 @@ async function vitest(paths: string[]): Promise<Tally> {
   try {
     const file = join(dir, "report.json");
     const entry = join(root, "node_modules/vitest/vitest.mjs");
-    const args = [entry, "run", "--passWithNoTests", "--reporter=json", `--outputFile=${file}`, ...paths];
+    const args = [entry, "run", "--passWithNoTests", "--reporter=json", `--outputFile=${file}`, ...paths.map(rooted)];
     const output = await run(process.execPath, args);
     const report = await readFile(file, "utf8").then(
       (text) => JSON.parse(text) as Report,
@@ -111,6 +111,11 @@ async function vitest(paths: string[]): Promise<Tally> {
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+/** The runner takes every file whose path contains the filter: a whole path from the root is in no other folder's. */
+function rooted(path: string): string {
+  return path.endsWith(".ts") ? join(root, path) : `${join(root, path)}/`;
 }
 
 function tallyOf(report: Report, run: { code: number; text: string }): Tally {
