@@ -276,3 +276,60 @@ cluster.ownTest("what someone changes of our fields is put back, and what is the
     expect(await ownedObjects(namespace)).toContain("NetworkPolicy/apex");
   });
 });
+
+cluster.ownTest(
+  "pods of every kind meet the restricted standard, and the scheduler places them on H100 nodes",
+  async () => {
+    const namespace = await cluster.namespace();
+    await cluster.kubectl(["label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"]);
+    await cluster.addFakeNodes({ count: 1 });
+    await cluster.addFakeNodes({ count: 1, gpus: 4, mig: { "1g.10gb": 7 } });
+    await cluster.addFakeNodes({ count: 1, gpus: 2, devices: true });
+    await operate(namespace);
+    const template = {
+      apiVersion: "resource.k8s.io/v1",
+      kind: "ResourceClaimTemplate",
+      metadata: { name: "card" },
+      spec: { spec: { devices: { requests: [{ name: "gpu", exactly: { deviceClassName: "gpu.nvidia.com" } }] } } },
+    };
+    await cluster.apply([template], namespace);
+    const spec = {
+      backend: "hf-cuda",
+      model: { uri: "hf://org/repo" },
+      instances: 1,
+      resources: { limits: { memory: "1536Mi", cpu: "500m" } },
+      variants: [
+        { name: "exclusive", instances: 2, gpu: { count: 1 } },
+        { name: "mig", instances: 3, gpu: { resource: "nvidia.com/mig-1g.10gb" } },
+        { name: "packed", instances: 7, gpu: { mode: "Packed", instancesPerPod: 5 } },
+        { name: "claim", instances: 3, gpu: { mode: "Packed", instancesPerPod: 2, resourceClaimTemplateName: "card" } },
+      ],
+    };
+    await cluster.apply([stub(spec)], namespace);
+    await until("every pod has a node", async () => {
+      const pool = await poolOf(namespace);
+      expect(conditionOf(pool, "Schedulable")?.status).toBe("True");
+      expect(conditionOf(pool, "Ready")?.reason).not.toBe("ApplyFailed");
+    });
+    expect([...(await podUids(namespace)).keys()].sort()).toEqual([
+      "apex-0",
+      "apex-claim-0",
+      "apex-claim-1",
+      "apex-exclusive-0",
+      "apex-exclusive-1",
+      "apex-mig-0",
+      "apex-mig-1",
+      "apex-mig-2",
+      "apex-packed-0",
+      "apex-packed-1",
+    ]);
+    // An amount that the server spells in its own way is no difference.
+    const writes = await cluster.recordWrites();
+    await cluster.kubectl(["annotate", "llmp/apex", "looked=again", "--namespace", namespace]);
+    await until("the Lease is renewed again and again", async () => {
+      expect((await writes()).filter(({ resource }) => resource.startsWith("leases")).length).toBeGreaterThan(2);
+    });
+    const mine = (await writes()).filter(({ userAgent }) => userAgent === OPERATOR);
+    expect(mine.filter(({ resource }) => !/^(leases|events|llmpools)/.test(resource))).toEqual([]);
+  },
+);
