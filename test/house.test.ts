@@ -13,6 +13,7 @@ const ROOMS: Record<string, { ours: string[]; packages: string[] }> = {
   "src/supervisor": { ours: ["src/core", "src/models", "src/api", "src/lib"], packages: ["undici"] },
   "src/router": { ours: ["src/core", "src/api", "src/lib"], packages: ["express", "undici", "zod"] },
   "src/client": { ours: ["src/api"], packages: [] },
+  "src/kube": { ours: ["src/lib"], packages: ["undici", "@kubernetes/client-node"] },
   "src/cluster": { ours: ["src/kube", "src/core", "src/api", "src/lib"], packages: [] },
   operator: {
     ours: ["src/core", "src/kube", "src/api", "src/lib"],
@@ -43,6 +44,18 @@ test.each(Object.entries(ROOMS))("%s imports only what the architecture allows",
     }
   }
   expect(wrong).toEqual([]);
+});
+
+test("the Kubernetes client library is loaded for a kubeconfig and for nothing else", () => {
+  const value = /^\s*import\s+(?!type\b)[^"']*?from\s+["']([^"']+)["']/gm;
+  const imports = ["src", "operator", "runtime-image"].flatMap((room) =>
+    sources(join(root, room)).flatMap((file) =>
+      [...readFileSync(file, "utf8").matchAll(value)].map(([, target]) => `${relative(root, file)} -> ${target}`),
+    ),
+  );
+  expect(imports.filter((line) => /-> (@kubernetes|.*\/kubeconfig\.ts$)/.test(line))).toEqual([
+    "src/kube/kubeconfig.ts -> @kubernetes/client-node",
+  ]);
 });
 
 function sources(dir: string): string[] {
