@@ -333,3 +333,32 @@ cluster.ownTest(
     expect(mine.filter(({ resource }) => !/^(leases|events|llmpools)/.test(resource))).toEqual([]);
   },
 );
+
+cluster.ownTest("a bad change stops at one broken pod, and heals when it is reverted", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await operate(namespace);
+  await cluster.apply([stub({ instances: 3 })], namespace);
+  await untilReady(namespace, "True");
+  const before = await podUids(namespace);
+  const stays = async () => {
+    const now = await podUids(namespace);
+    expect(["apex-0", "apex-1"].map((name) => now.get(name))).toEqual(
+      ["apex-0", "apex-1"].map((name) => before.get(name)),
+    );
+    return now;
+  };
+
+  await cluster.apply([stub({ instances: 3, podTemplate: { spec: { nodeSelector: { nowhere: "yes" } } } })], namespace);
+  await until("one pod is replaced, and has no node", async () => {
+    const pool = await untilReady(namespace, "False", "Degraded");
+    expect(pool.status?.instanceStatuses?.map(({ state }) => state)).toEqual(["Ready", "Ready", "Pending"]);
+    expect(conditionOf(pool, "Ready")?.message).toMatch(/^2 of 3 instances ready; 2: .*node/);
+    expect(conditionOf(pool, "Progressing")?.reason).toBe("RollingOut");
+  });
+  expect((await stays()).get("apex-2")).not.toBe(before.get("apex-2"));
+
+  await cluster.apply([stub({ instances: 3 })], namespace);
+  await untilReady(namespace, "True");
+  await stays();
+});
