@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { existsSync, realpathSync, statSync } from "node:fs";
-import { copyFile, mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { command } from "./command.ts";
 
@@ -25,10 +25,12 @@ export async function packBase(dir: string): Promise<string> {
   const node = realpathSync(process.execPath);
   const key = createHash("sha256")
     .update(versions)
-    .update(`${node} ${statSync(node).size} ${statSync(node).mtimeMs}`);
+    .update(`${process.version} ${statSync(node).size}`);
   const archive = join(dir, `base-${key.digest("hex").slice(0, 16)}.tar`);
   if (existsSync(archive)) return archive;
   await mkdir(dir, { recursive: true });
+  for (const older of await readdir(dir))
+    if (/^(base|root|files)-/.test(older)) await rm(join(dir, older), { recursive: true });
   const root = await mkdtemp(join(dir, "root-"));
   try {
     await copyPackages(root);

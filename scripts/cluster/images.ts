@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { packBase } from "./base-image.ts";
 import { command } from "./command.ts";
 import type { Home } from "./home.ts";
+import { withLock } from "./lock.ts";
 import { inNode } from "./node.ts";
 import { SANDBOX_IMAGE } from "./node-config.ts";
 
@@ -26,12 +27,34 @@ export interface ImageSource {
  * and an image that the node has already is not brought again. There is no registry: pods ask for it with `imagePullPolicy: Never` or
  * `IfNotPresent`.
  */
-export async function buildImage(home: Home, { dockerfile, context, tag, args = {} }: ImageSource): Promise<void> {
+export async function buildImage(home: Home, source: ImageSource): Promise<void> {
+  await alone(home, () => buildAlone(home, source));
+}
+
+/** One at a time: each removes what an older image of the same name has left. */
+function alone<T>(home: Home, work: () => Promise<T>): Promise<T> {
+  return withLock(join(home.cache, "images.lock"), () => {}, work);
+}
+
+async function buildAlone(home: Home, { dockerfile, context, tag, args = {} }: ImageSource): Promise<void> {
   const buildArgs = Object.entries(args).flatMap(([name, value]) => ["--build-arg", `${name}=${value}`]);
   const options = ["--isolation", "chroot", "--layers", "--quiet", "--tag", tag, "--file", dockerfile, ...buildArgs];
   // The last line is the image's id, a hash of all that is in it.
   const built = await buildah(home, ["build", ...options, context ?? dirname(dockerfile)]);
   await bring(home, built.trim().split("\n").at(-1) ?? "", tag);
+  await prune(home);
+}
+
+/** Removes the images, and their archives, that have lost their name to a newer one. */
+async function prune(home: Home): Promise<void> {
+  await buildah(home, ["rmi", "--prune"]);
+  const named = await buildah(home, ["images", "--no-trunc", "--format", "{{.ID}}"]);
+  const keep = new Set(named.split("\n").map((id) => id.replace("sha256:", "")));
+  const dir = join(home.cache, "images");
+  for (const file of await readdir(dir)) {
+    const id = /^([0-9a-f]{64})\.tar/.exec(file)?.[1];
+    if (id !== undefined && !keep.has(id)) await rm(join(dir, file), { force: true });
+  }
 }
 
 async function bring(home: Home, id: string, tag: string): Promise<void> {
@@ -45,9 +68,9 @@ async function bring(home: Home, id: string, tag: string): Promise<void> {
 async function archiveOf(home: Home, id: string, name: string): Promise<string> {
   const archive = join(home.cache, "images", `${id}.tar`);
   if (existsSync(archive)) return archive;
-  const made = `${archive}.${process.pid}`;
+  const made = `${archive}.new`;
   try {
-    await rm(made, { force: true });
+    await rm(made, { force: true }); // a killed run's
     await buildah(home, ["push", "--quiet", id, `docker-archive:${made}:${name}`]);
     await rename(made, archive);
   } finally {
@@ -58,8 +81,8 @@ async function archiveOf(home: Home, id: string, name: string): Promise<string> 
 
 /** Builds the base and the sandbox image and brings them onto the node. */
 export async function buildBase(home: Home): Promise<void> {
-  const archive = await packBase(join(home.cache, "images"));
-  const dir = await mkdtemp(join(home.cache, "build-"));
+  const archive = await alone(home, () => packBase(join(home.cache, "images")));
+  const dir = await mkdtemp(join(home.run, "build-"));
   try {
     const [base, sandbox] = [join(dir, "Dockerfile.base"), join(dir, "Dockerfile.sandbox")];
     await writeFile(base, `FROM scratch\nADD ${basename(archive)} /\nENTRYPOINT []\nCMD ["/bin/sh"]\n`);

@@ -67,18 +67,19 @@ cluster.nodeTest("a Deployment's pods answer over their Service, by its name", a
   await cluster.apply([deployment, service, pod("client", container(["sleep", "infinity"]))], namespace);
   await cluster.kubectl(["rollout", "status", "deployment/web", "--namespace", namespace, "--timeout=100s"]);
   await cluster.kubectl(["wait", "--for=condition=Ready", "pod/client", "--namespace", namespace, "--timeout=60s"]);
-  const ask = (url: string) => `for (let i = 0; i < 20; i++) console.log(await (await fetch("${url}")).text())`;
-  const answers = await inPod("client", namespace, `(async () => { ${ask(`http://web.${namespace}.svc:8080`)} })()`);
-  const pods = await cluster.kubectl([
-    "get",
-    "pods",
-    "--selector=app=web",
-    "--namespace",
-    namespace,
-    "--output",
-    "jsonpath={.items[*].metadata.name}",
-  ]);
-  expect(new Set(answers.trim().split("\n"))).toEqual(new Set(pods.split(" ").map((name) => `from ${name}`)));
+  const url = `http://web.${namespace}.svc:8080`;
+  // Each on a connection of its own: a Service chooses a pod for a connection, not for a request.
+  const ask = `fetch("${url}", { headers: { connection: "close" } }).then((response) => response.text())`;
+  const script = `Promise.all(Array.from({ length: 20 }, () => ${ask})).then((all) => console.log(all.join()))`;
+  const pods = ["get", "pods", "--selector=app=web", "--output", "jsonpath={.items[*].metadata.name}"];
+  const names = (await cluster.kubectl([...pods, "--namespace", namespace])).split(" ");
+  const seen = new Set<string>();
+  // A pod is Ready a moment before the node sends it its share.
+  await eventually("both pods have answered", async () => {
+    for (const answer of (await inPod("client", namespace, script)).trim().split(",")) seen.add(answer);
+    return seen.size === names.length;
+  });
+  expect(seen).toEqual(new Set(names.map((name) => `from ${name}`)));
   // A test reaches a Service as its pods do.
   const { spec } = await cluster.get<{ spec: { clusterIP: string } }>("service", "web", namespace);
   expect(await (await fetch(`http://${spec.clusterIP}:8080`)).text()).toMatch(/^from web-/);

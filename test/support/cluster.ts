@@ -50,7 +50,7 @@ export class TestCluster {
 
   /** A test with fake nodes or the audit log, which only a cluster of ours has. */
   ownTest(name: string, body: Body, timeoutMs?: number): void {
-    this.#test(name, this.#facts?.auditLog !== undefined, "a cluster of its own", body, timeoutMs);
+    this.#test(name, this.#own, "a cluster of its own", body, timeoutMs);
   }
 
   /** A test whose pods really run. */
@@ -66,6 +66,11 @@ export class TestCluster {
   /** Whether there is a cluster at all, for what must be set up before the tests. */
   get available(): boolean {
     return this.#facts !== undefined;
+  }
+
+  /** Whether it is ours, not the user's: what tools keep of it goes with it. */
+  get #own(): boolean {
+    return this.#facts?.auditLog !== undefined;
   }
 
   /** Whether pods really run. */
@@ -91,15 +96,15 @@ export class TestCluster {
   /** Runs kubectl and returns what it prints; throws `CommandError` with what it said when it fails. */
   kubectl(args: readonly string[], options: CommandOptions = {}): Promise<string> {
     const { kubeconfig, programs } = this.#have;
-    const place = ["--kubeconfig", kubeconfig, "--cache-dir", join(this.#home.run, "kubectl-cache")];
-    return command(programs.kubectl, [...place, ...args], options);
+    const cache = this.#own ? ["--cache-dir", join(this.#home.run, "kubectl-cache")] : [];
+    return command(programs.kubectl, ["--kubeconfig", kubeconfig, ...cache, ...args], options);
   }
 
   /** Runs helm and returns what it prints; throws `CommandError` with what it said when it fails. */
   helm(args: readonly string[], options: CommandOptions = {}): Promise<string> {
     const { kubeconfig, programs } = this.#have;
     const dir = join(this.#home.run, "helm");
-    const homes = { HELM_CACHE_HOME: dir, HELM_CONFIG_HOME: dir, HELM_DATA_HOME: dir };
+    const homes = this.#own ? { HELM_CACHE_HOME: dir, HELM_CONFIG_HOME: dir, HELM_DATA_HOME: dir } : {};
     return command(programs.helm, args, {
       ...options,
       env: { ...process.env, ...homes, KUBECONFIG: kubeconfig, ...options.env },
