@@ -106,6 +106,7 @@ export class Client {
 
   async #once<T>(method: Method, path: string, options: CallOptions): Promise<T> {
     const what = `${method} ${path}`;
+    await this.#options.connection.prepare(options.signal);
     const late = () => new ConnectionError(what, new Error(`no whole answer within ${CALL_MS / 1000} s`));
     return withDeadline(this.#options.clock, CALL_MS, late, options.signal, async (signal) => {
       const answer = await this.#send(method, path, options, signal);
@@ -156,6 +157,7 @@ export class Client {
     options: Pick<CallOptions, "query"> & { signal: AbortSignal },
   ): Promise<AsyncIterable<Buffer>> {
     const what = `GET ${path}`;
+    await this.#options.connection.prepare(options.signal);
     const late = () => new ConnectionError(what, new Error(`no answer within ${CALL_MS / 1000} s`));
     const cut = new AbortController();
     const { signal } = options;

@@ -93,7 +93,6 @@ test("a pod's own credentials: its token is read again, at once when the server 
 test("a replaced authority and a replaced client certificate are taken up without a restart", async () => {
   const { dir, certificates, read, server } = await authority();
   const kube = await serve({ ...server, ca: read("ca.crt"), requestCert: true, rejectUnauthorized: true });
-  const path = join(dir, "config");
   const files = { "certificate-authority": join(dir, "ca"), cert: join(dir, "cert"), key: join(dir, "key") };
   const write = async (from: Certificates) => {
     await writeFile(files["certificate-authority"], readFileSync(from.file("ca.crt")));
@@ -101,15 +100,8 @@ test("a replaced authority and a replaced client certificate are taken up withou
     await writeFile(files.key, readFileSync(from.file("client.key")));
   };
   await write(certificates);
-  await writeFile(
-    path,
-    JSON.stringify({
-      clusters: [{ name: "c", cluster: { server: kube.url, "certificate-authority": "ca" } }],
-      users: [{ name: "u", user: { "client-certificate": "cert", "client-key": "key" } }],
-      contexts: [{ name: "x", context: { cluster: "c", user: "u", namespace: "ns" } }],
-      "current-context": "x",
-    }),
-  );
+  const user = { "client-certificate": "cert", "client-key": "key" };
+  const path = await kubeconfig(dir, { server: kube.url, "certificate-authority": "ca" }, user);
   const client = connect(fromKubeconfig(path));
   await get(client);
 
@@ -139,33 +131,61 @@ test("a server that nobody vouches for is not talked to", async () => {
   expect(kube.seen).toEqual([]);
 });
 
-test("a credential plugin is run by the library, and again when the server refuses what it gave", async () => {
+/** A kubeconfig of one cluster, one user and one context. */
+async function kubeconfig(dir: string, cluster: object, user: object): Promise<string> {
+  const path = join(dir, "config");
+  const contexts = [{ name: "x", context: { cluster: "c", user: "u", namespace: "ns" } }];
+  const config = { clusters: [{ name: "c", cluster }], users: [{ name: "u", user }], contexts, "current-context": "x" };
+  await writeFile(path, JSON.stringify(config));
+  return path;
+}
+
+test("a credential plugin is run by the library; one that fails is said to, and run again", async () => {
   const { dir, read, server } = await authority();
   const kube = await serve(server);
   kube.tokens = new Set(["from-plugin"]);
+  const credential = { kind: "ExecCredential", status: { token: "from-plugin" } };
   const plugin = join(dir, "plugin.sh");
-  const credential = {
-    apiVersion: "client.authentication.k8s.io/v1",
-    kind: "ExecCredential",
-    status: { token: "from-plugin" },
-  };
-  await writeFile(plugin, `#!/bin/sh\necho '${JSON.stringify(credential)}'\n`);
+  const seen = join(dir, "seen");
+  const failsOnce = `[ -e ${seen} ] || { touch ${seen}; echo "log in first" >&2; exit 1; }`;
+  await writeFile(plugin, `#!/bin/sh\n${failsOnce}\necho '${JSON.stringify(credential)}'\n`);
   await chmod(plugin, 0o755);
-  const path = join(dir, "config");
   const ca = Buffer.from(read("ca.crt")).toString("base64");
-  await writeFile(
-    path,
-    JSON.stringify({
-      clusters: [{ name: "c", cluster: { server: kube.url, "certificate-authority-data": ca } }],
-      users: [
-        { name: "u", user: { exec: { apiVersion: "client.authentication.k8s.io/v1", command: plugin, args: [] } } },
-      ],
-      contexts: [{ name: "x", context: { cluster: "c", user: "u" } }],
-      "current-context": "x",
-    }),
-  );
-  await get(connect(await findCluster({ env: {}, kubeconfig: path })));
-  expect(kube.seen[0]?.headers.authorization).toBe("Bearer from-plugin");
+  const exec = { apiVersion: "client.authentication.k8s.io/v1", command: plugin, args: [] };
+  const path = await kubeconfig(dir, { server: kube.url, "certificate-authority-data": ca }, { exec });
+  const client = connect(await findCluster({ env: {}, kubeconfig: path }));
+  await expect(get(client)).rejects.toThrow(/no credentials for the API server at https:.*log in first/);
+  await get(client);
+  expect(kube.seen.map((call) => call.headers.authorization)).toEqual(["Bearer from-plugin"]);
+});
+
+test("a login that takes its time is not cut by the call's deadline, only by the caller", async () => {
+  const kube = await serve(undefined);
+  const clock = new FakeClock();
+  const login = Promise.withResolvers<{ headers: Record<string, string>; tls: object }>();
+  const client = connect({ ...kube.credentials, read: () => login.promise }, clock);
+  const abort = new AbortController();
+  const reason = new Error("enough");
+  const impatient = client.get(RESOURCES.configMaps, { namespace: "default", name: "a" }, abort.signal);
+  const patient = get(client);
+  clock.advance(300_000);
+  abort.abort(reason);
+  await expect(impatient).rejects.toBe(reason);
+  login.resolve({ headers: {}, tls: {} });
+  await patient;
+});
+
+test("a kubeconfig may do without a certificate check, or name the server that the certificate is for", async () => {
+  const { dir, certificates, read } = await authority();
+  await certificates.issue("named", { cn: "server", names: ["DNS:api.example"] });
+  const kube = await serve({ key: read("named.key"), cert: read("named.crt") });
+  const ca = Buffer.from(read("ca.crt")).toString("base64");
+  const at = async (cluster: object) =>
+    get(connect(fromKubeconfig(await kubeconfig(dir, { server: kube.url, ...cluster }, { token: "t" }))));
+  await expect(at({ "certificate-authority-data": ca })).rejects.toThrow(/does not match certificate's altnames/);
+  await at({ "certificate-authority-data": ca, "tls-server-name": "api.example" });
+  await at({ "insecure-skip-tls-verify": true });
+  expect(kube.seen.map((call) => call.headers.authorization)).toEqual(["Bearer t", "Bearer t"]);
 });
 
 test("several kubeconfigs are one; of two entries of a name the first counts", async () => {

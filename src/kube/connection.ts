@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { Agent, type Dispatcher, ProxyAgent } from "undici";
 import type { Clock } from "../lib/clock.ts";
 import type { Access, Credentials } from "./credentials.ts";
+import { unlessAborted } from "./deadline.ts";
 import { ConnectionError } from "./errors.ts";
 
 /** How long what was read of tokens and certificates is used, in milliseconds: client-go's period. A 401 ends it at once. */
@@ -45,6 +46,20 @@ export class Connection implements AsyncDisposable {
     this.#options = options;
     this.server = options.credentials.server;
     this.namespace = options.credentials.namespace;
+  }
+
+  /**
+   * Has the credentials at hand. Before the call and outside of its deadline: a plugin may ask a person to log in. Rejects with a
+   * ConnectionError when they cannot be had.
+   */
+  async prepare(signal: AbortSignal | undefined): Promise<void> {
+    try {
+      await unlessAborted(this.#read(), signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      this.#access = undefined;
+      throw new ConnectionError(`no credentials for the API server at ${this.server}`, error);
+    }
   }
 
   /**

@@ -23,3 +23,13 @@ export async function withDeadline<T>(
     signal?.removeEventListener("abort", forward);
   }
 }
+
+/** What `promise` gives, unless the signal fires first: then its reason. For work that cannot be aborted; it goes on, unheeded. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal?.reason);
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener("abort", onAbort));
+  });
+}

@@ -39,6 +39,8 @@ export interface LeaseOptions {
   retryMs?: number;
 }
 
+const GIVEN_UP = "given up";
+
 type Settled = Required<Omit<LeaseOptions, "metrics">> & Pick<LeaseOptions, "metrics">;
 
 /** This process leads no longer, or cannot know it. */
@@ -78,7 +80,11 @@ export async function acquireLease(options: LeaseOptions, signal: AbortSignal): 
 }
 
 /** Half of the renew deadline: one connection that died unnoticed must not cost the lease. */
-function attempt<T>(settled: Settled, signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+function attempt<T>(
+  settled: Settled,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const late = () => new ConnectionError(`lease ${settled.name}`, new Error("no answer in time"));
   return withDeadline(settled.clock, settled.renewDeadlineMs / 2, late, signal, work);
 }
@@ -160,7 +166,7 @@ export class Leadership implements AsyncDisposable {
       const { client, clock } = this.#options;
       await this.#renewing?.catch(() => {});
       if (!this.#end.signal.aborted) {
-        this.#lose("given up");
+        this.#lose(GIVEN_UP);
         const free = {
           ...this.#lease.spec,
           holderIdentity: "",
@@ -168,7 +174,8 @@ export class Leadership implements AsyncDisposable {
           renewTime: microTime(clock.wall()),
         };
         // If it fails, the lease runs out by itself.
-        await client.update<Lease>({ ...this.#lease, spec: free }).catch(() => {});
+        const release = (signal: AbortSignal) => client.update<Lease>({ ...this.#lease, spec: free }, { signal });
+        await attempt(this.#options, undefined, release).catch(() => {});
       }
     }
     await this.#keeping;
@@ -247,7 +254,9 @@ export class Leadership implements AsyncDisposable {
     if (this.#end.signal.aborted) return;
     this.#cancelDeadline();
     this.#options.metrics?.leader(this.#options.name, false);
-    this.#options.log.warn("no longer leading", { lease: this.#options.name, why });
+    const { log, name } = this.#options;
+    if (why === GIVEN_UP) log.info("gave the lease up", { lease: name });
+    else log.warn("no longer leading", { lease: name, why });
     this.#end.abort(new NotLeaderError(`this process is no longer the leader: ${why}`));
   }
 }
