@@ -2,6 +2,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { EagerClock } from "../../test/support/eager-clock.ts";
 import { eventually } from "../../test/support/eventually.ts";
 import { FakeKube } from "../../test/support/fake-kube.ts";
+import { settle } from "../../test/support/settle.ts";
 import { silentLogger } from "../lib/logger.ts";
 import { makeMetrics } from "../lib/metrics.ts";
 import { Client } from "./client.ts";
@@ -400,7 +401,7 @@ test("a handler that comes late hears of what is there; one that left hears noth
 
 test("close ends everything, whatever it is doing, and can be called twice", async () => {
   for (const state of ["watching", "listing", "waiting", "not started"]) {
-    const { kube, informer, start } = await setup();
+    const { kube, clock, informer, start } = await setup();
     if (state === "watching") await start();
     if (state === "listing") kube.fail({ when: isList, what: "hang" });
     if (state === "waiting") kube.fail({ what: { status: 500 } });
@@ -408,9 +409,9 @@ test("close ends everything, whatever it is doing, and can be called twice", asy
     await eventually("a call", () => state === "not started" || kube.seen.length > 0);
     await Promise.all([informer.close(), informer.close()]);
     await eventually("no watch", () => kube.watching.size === 0);
-    const calls = kube.seen.length;
-    await new Promise((resolve) => setImmediate(resolve));
-    expect(kube.seen.length).toBe(calls);
+    const waits = clock.waits.length;
+    await settle();
+    expect([clock.guards, clock.waits.length]).toEqual([0, waits]);
     const waiting = informer.whenSynced(AbortSignal.abort(new Error("gave up")));
     await expect(waiting).rejects.toThrow("gave up");
   }
