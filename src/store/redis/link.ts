@@ -36,6 +36,8 @@ export class Link {
   #run: string | undefined;
   #why = "not connected yet";
   #closed = false;
+  /** How often it has begun to join: what was asked before that may not be counted in. */
+  joins = 0;
 
   constructor(options: LinkOptions) {
     this.#options = options;
@@ -57,6 +59,7 @@ export class Link {
   /** Undefined: connected, but other routers have still to say what they hold. */
   async join(holds: { id: string; r: Hold }[]): Promise<Joined | undefined> {
     this.#ready = false;
+    this.joins++;
     if (this.#connection?.lost !== undefined) this.#connection = undefined;
     this.#connection ??= await Connection.open(this.#options).catch((error: unknown) => {
       this.#why = messageOf(error);

@@ -16,6 +16,7 @@ import { checkAdmit, endedError, noEpisodeError, takenError } from "../../core/s
 import type { Clock } from "../../lib/clock.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
+import { unavailable } from "./connection.ts";
 import type { EventFeed } from "./event-feed.ts";
 import type { Journal } from "./journal.ts";
 import type { KnownBindings } from "./known-bindings.ts";
@@ -129,12 +130,18 @@ export class RedisStore implements StateStore {
     const { requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode } = request;
     const start = episode && startOf(tenant, episode.id, episode);
     const args = { id: requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode: start };
+    const { joins } = link;
     let reply: AdmitReply;
     try {
       reply = await link.call<AdmitReply>("admit", args);
     } catch (error) {
       if (!link.ready) journal.unsure(requestId);
       throw error;
+    }
+    if (link.joins !== joins) {
+      // What this router said that it holds did not have this.
+      journal.unsure(requestId);
+      throw unavailable("the store was joined again meanwhile");
     }
     if (reply.ended) return { ok: false, code: "episode_ended", episode: episodeOf(reply.ended) };
     if (reply.denied) {

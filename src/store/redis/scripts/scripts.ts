@@ -13,6 +13,9 @@ const STREAM_KEPT = 10_000;
 /** Events in one answer of `tick`. */
 export const TICK_EVENTS = 500;
 
+/** Settlements of a router that are remembered: more than can be on their way at once. */
+const SETTLED_KEPT = 1_000;
+
 export interface Script {
   text: string;
   /** What EVALSHA asks for. */
@@ -74,6 +77,9 @@ local tokens = tonumber(r.tokens)
 local used = A.used or tokens
 call('DEL', P .. 'r:' .. A.id)
 call('ZREM', P .. 'open:' .. r.router, A.id)
+-- If the router never hears of this, it must not bring the reservation back after a restart.
+call('LPUSH', P .. 'settled:' .. A.router, A.id)
+call('LTRIM', P .. 'settled:' .. A.router, 0, ${SETTLED_KEPT} - 1)
 for _, charge in ipairs(cjson.decode(r.charges)) do
   -- What was reserved in a window that is over counted there.
   if tonumber(call('HGET', charge[1], 'window') or -1) == charge[2] then
@@ -213,7 +219,7 @@ for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMI
   if A.timed and call('HINCRBY', late, A.router, 1) >= A.lateTicks then
     disownAll(router)
     call('ZREM', P .. 'routers', router)
-    call('DEL', late)
+    call('DEL', late, P .. 'settled:' .. router)
   end
 end
 for _, who in ipairs(call('ZRANGEBYSCORE', P .. 'wake', '-inf', now, 'LIMIT', 0, 500)) do find(who) end
@@ -248,10 +254,11 @@ if run and run ~= A.newRun and call('HGET', meta, 'pending') ~= A.newRun then
 end
 call('ZADD', P .. 'routers', now + A.leaseMs, A.router)
 call('SADD', P .. 'asserted', A.router)
-local keep = {}
+local keep, settled = {}, {}
+for _, id in ipairs(call('LRANGE', P .. 'settled:' .. A.router, 0, -1)) do settled[id] = true end
 for _, h in ipairs(A.holds) do
   keep[h.id] = true
-  if A.restore and call('EXISTS', P .. 'r:' .. h.id) == 0 then
+  if A.restore and not settled[h.id] and call('EXISTS', P .. 'r:' .. h.id) == 0 then
     local r = h.r
     local e = r.who and load(r.who)
     if e and e.n ~= tonumber(r.n) then e = nil end
@@ -296,7 +303,7 @@ return cjson.encode({
     `
 disownAll(A.router)
 call('ZREM', P .. 'routers', A.router)
-call('DEL', P .. 'late:' .. A.router)
+call('DEL', P .. 'late:' .. A.router, P .. 'settled:' .. A.router)
 if call('HGET', P .. 'meta', 'duty') == A.router then call('HDEL', P .. 'meta', 'duty') end
 return '{}'
 `,
