@@ -9,7 +9,7 @@ import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/
 import { lock } from "../../scripts/cluster/lock.ts";
 import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { recordWrites, type Write } from "./audit.ts";
-import { deviceClass, type FakeNodes, fakeNode, resourceSlice } from "./fake-nodes.ts";
+import { deviceClass, type FakeNodes, fakeNode, hasCards, resourceSlice } from "./fake-nodes.ts";
 
 type Body = () => unknown;
 
@@ -165,8 +165,18 @@ export class TestCluster {
     }
   }
 
-  /** Adds nodes that KWOK plays, whose pods are Ready as soon as they are placed; removed when the test ends. Returns their names. */
+  /**
+   * Adds nodes that KWOK plays, whose pods are Ready as soon as they are placed; removed when the test ends. Returns their names. While there
+   * are fake nodes without cards, the real node takes no new pods, so that all go to the fake ones.
+   */
   async addFakeNodes(wanted: FakeNodes): Promise<string[]> {
+    const { node } = this.#have;
+    if (node && !hasCards(wanted)) {
+      await this.kubectl(["cordon", node.name]);
+      onTestFinished(async () => {
+        await this.kubectl(["uncordon", node.name]);
+      });
+    }
     const prefix = `fake-${randomBytes(3).toString("hex")}`;
     const names = Array.from({ length: wanted.count }, (_, i) => `${prefix}-${i}`);
     onTestFinished(() => this.#removeFakeNodes(names));

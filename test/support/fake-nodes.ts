@@ -20,6 +20,10 @@ export interface FakeNodes {
 /** The class that claims for fake cards name. */
 export const DEVICE_CLASS = "gpu.nvidia.com";
 
+export function hasCards({ gpus = 0, mig = {} }: FakeNodes): boolean {
+  return gpus > 0 || Object.keys(mig).length > 0;
+}
+
 /** A node that KWOK plays, as the NVIDIA device plugin and GPU feature discovery would show a real one. */
 export function fakeNode(name: string, wanted: FakeNodes): unknown {
   const { gpus = 0, product = "NVIDIA-H100-80GB-HBM3", memoryMiB = 81559, mig = {}, devices = false } = wanted;
@@ -32,7 +36,6 @@ export function fakeNode(name: string, wanted: FakeNodes): unknown {
     "ephemeral-storage": "1Ti",
     ...Object.fromEntries([...whole, ...slices]),
   };
-  const hasCards = gpus > 0 || slices.length > 0;
   const cards = {
     "nvidia.com/gpu.present": "true",
     "nvidia.com/gpu.product": product,
@@ -44,7 +47,8 @@ export function fakeNode(name: string, wanted: FakeNodes): unknown {
       Object.keys(mig).map((profile) => [`nvidia.com/mig-${profile}.memory`, String(sliceMiB(profile))]),
     ),
   };
-  const taints = wanted.taints ?? (hasCards ? [{ key: "nvidia.com/gpu", value: "present", effect: "NoSchedule" }] : []);
+  const taints =
+    wanted.taints ?? (hasCards(wanted) ? [{ key: "nvidia.com/gpu", value: "present", effect: "NoSchedule" }] : []);
   return {
     apiVersion: "v1",
     kind: "Node",
@@ -55,7 +59,7 @@ export function fakeNode(name: string, wanted: FakeNodes): unknown {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": "amd64",
-        ...(hasCards && cards),
+        ...(hasCards(wanted) && cards),
         ...wanted.labels,
       },
     },
