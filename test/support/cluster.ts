@@ -9,6 +9,7 @@ import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/
 import { lock } from "../../scripts/cluster/lock.ts";
 import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { recordWrites, type Write } from "./audit.ts";
+import { eventually } from "./eventually.ts";
 import { deviceClass, type FakeNodes, fakeNode, hasCards, resourceSlice } from "./fake-nodes.ts";
 
 type Body = () => unknown;
@@ -128,7 +129,10 @@ export class TestCluster {
     if (!this.available) return;
     beforeAll(async () => {
       await this.kubectl(["apply", "--server-side", "--filename", CRD]);
-      await this.kubectl(["wait", "--for=condition=Established", "--filename", CRD]);
+      // A kind that is quite new has no conditions yet, of which kubectl makes an error.
+      await eventually("the LLMPool kind is served", () =>
+        this.kubectl(["wait", "--for=condition=Established", "--filename", CRD]),
+      );
     });
     afterAll(() => this.kubectl(["delete", "--filename", CRD]));
   }
