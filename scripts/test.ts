@@ -59,8 +59,17 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   });
 }
 
+/** Suites that run only when they are asked for, and how to. */
+const ON_REQUEST: Record<string, string> = { cluster: "npm test -- cluster" };
+
 const total: Tally = { passed: 0, failed: 0, skipped: 0 };
 for (const name of asked.length > 0 ? asked : names) {
+  const request = ON_REQUEST[name];
+  if (request !== undefined && asked.length === 0) {
+    console.log(`skipped: the suite ${name}; it runs with: ${request}`);
+    total.skipped += 1;
+    continue;
+  }
   const began = performance.now();
   const tally = await runSuite(name);
   if (told !== undefined) process.exit(told);
