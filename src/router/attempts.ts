@@ -139,6 +139,7 @@ export class Attempts {
     const relay = new Relay(answer, () => this.#token(call), translation);
     const cut = () => relay.abort();
     abort.signal.addEventListener("abort", cut, { once: true });
+    if (abort.signal.aborted) relay.abort();
     const headers = [
       INSTANCE_HEADERS.requestId,
       call.id,
@@ -148,8 +149,7 @@ export class Attempts {
       String(job.reserved),
     ];
     if (job.binding) headers.push(INSTANCE_HEADERS.session, job.binding.key);
-    if (abort.signal.aborted) relay.abort();
-    else relay.follow(upstreams.post(seat.endpoint, ROUTES[route], headers, job.request.body, relay));
+    upstreams.dispatch(seat.endpoint, ROUTES[route], headers, job.request.body, relay);
     const outcome = await relay.outcome;
     abort.signal.removeEventListener("abort", cut);
     if (outcome.kind === "answered" && !job.request.stream) {

@@ -1,8 +1,9 @@
+import type { IncomingHttpHeaders } from "node:http";
+import type { Dispatcher } from "undici";
 import type { Usage } from "../api/backend.ts";
 import type { RequestRecord } from "../api/instance.ts";
 import { ERRORS, type ErrorCode, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
-import type { Exchange, ExchangeHandler } from "./connections.ts";
 import { type Frame, FrameSplitter } from "./sse.ts";
 import { usageOf } from "./upstream.ts";
 
@@ -31,14 +32,15 @@ export interface Translation {
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
 /** Carries one instance's answer to one caller. Made per attempt; `outcome` resolves exactly once, after the last byte. */
-export class Relay implements ExchangeHandler {
+export class Relay implements Dispatcher.DispatchHandler {
   readonly outcome: Promise<Outcome>;
   readonly #answer: Answer;
   readonly #translation: Translation | undefined;
   readonly #onToken: () => void;
   readonly #splitter = new FrameSplitter();
   #settle: (outcome: Outcome) => void = () => {};
-  #exchange: Exchange | undefined;
+  #controller: Dispatcher.DispatchController | undefined;
+  #aborted = false;
   #status = 0;
   #stream = false;
   #body: Buffer[] = [];
@@ -46,8 +48,6 @@ export class Relay implements ExchangeHandler {
   #usage: Usage | undefined;
   #failed: LLMPoolError | undefined;
   #done = false;
-  /** The caller does not keep up, and the instance waits. */
-  #stalled = false;
   /** The latest content frame, held back so that the last one can be told from the others. */
   #held: Buffer | undefined;
 
@@ -61,54 +61,49 @@ export class Relay implements ExchangeHandler {
     });
   }
 
-  /** The request is on its way. */
-  follow(exchange: Exchange): void {
-    this.#exchange = exchange;
-  }
-
   /** Ends the attempt now. The instance notices by its closed connection. */
   abort(): void {
-    this.#exchange?.abort();
-    this.#settle({ kind: "aborted" });
+    if (this.#aborted) return;
+    this.#aborted = true;
+    this.#controller?.abort(new Error("aborted by the router"));
+    // Without a controller the request has not left yet; onRequestStart will end it.
   }
 
-  onHead(status: number, contentType: string): void {
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    if (this.#aborted) controller.abort(new Error("aborted by the router"));
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
     this.#status = status;
-    this.#stream = status === 200 && contentType.startsWith("text/event-stream");
+    this.#stream = status === 200 && String(headers["content-type"]).startsWith("text/event-stream");
+    if (status !== 200) return;
     if (this.#stream && !this.#answer.started) this.#answer.startStream();
   }
 
-  onBody(bytes: Buffer): boolean {
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#stream) {
-      const keepsUp = this.#relay(this.#splitter.push(bytes));
-      if (!keepsUp) this.#resumeOnDrain();
-      return keepsUp;
+      if (!this.#relay(this.#splitter.push(chunk))) {
+        controller.pause();
+        this.#answer.onDrain(() => controller.resume());
+      }
+      return;
     }
-    this.#bodyBytes += bytes.length;
+    this.#bodyBytes += chunk.length;
     if (this.#bodyBytes > MAX_JSON_BYTES) throw new Error("an instance sent an answer above 64 MiB");
-    this.#body.push(bytes);
-    return true;
+    this.#body.push(chunk);
   }
 
-  onEnd(): void {
+  onResponseEnd(): void {
     if (this.#stream) this.#endStream();
     else if (this.#status === 200) this.#endJson();
     else this.#endRefusal();
   }
 
-  onError(cause: Error): void {
-    if (this.#status === 0) this.#settle({ kind: "unreachable", cause });
+  onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
+    if (this.#aborted) this.#settle({ kind: "aborted" });
+    else if (this.#status === 0) this.#settle({ kind: "unreachable", cause });
     else this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: true });
-  }
-
-  /** Once, however many pieces were on their way already. */
-  #resumeOnDrain(): void {
-    if (this.#stalled) return;
-    this.#stalled = true;
-    this.#answer.onDrain(() => {
-      this.#stalled = false;
-      this.#exchange?.resume();
-    });
   }
 
   /** False when the caller does not keep up. */

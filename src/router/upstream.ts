@@ -1,40 +1,41 @@
-import { Pool } from "undici";
+import { type Dispatcher, Pool } from "undici";
 import type { Usage } from "../api/backend.ts";
 import { INSTANCE_HEADERS, type InstanceIdentity, type RequestRecord } from "../api/instance.ts";
 import type { Endpoint } from "../core/endpoint.ts";
-import type { Clock } from "../lib/clock.ts";
-import { Connections, type Exchange, type ExchangeHandler } from "./connections.ts";
 
 /** How long an instance has to accept a connection, in milliseconds. It is one machine or one cluster network away. */
 const CONNECT_MS = 5_000;
 /** How long the record of an aborted request may take to be final, in seconds: one prefill chunk or token, and some air. */
 const RECORD_WAIT_S = 10;
 
-/** Connections to instances: a set for each endpoint, gone with it. The pool's token is sent here and nowhere else. */
+/** Connections to instances: one pool an endpoint, gone with it. The pool's token is sent here and nowhere else. */
 export class Upstreams {
-  /** For calls. */
-  readonly #connections = new Map<string, Connections>();
-  /** For questions about calls. */
   readonly #pools = new Map<string, Pool>();
   readonly #authorization: string;
-  readonly #fields: readonly string[];
-  readonly #clock: Clock;
 
-  constructor(token: string, clock: Clock) {
-    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error("the pool's token must be printable ASCII without spaces");
+  constructor(token: string) {
     this.#authorization = `Bearer ${token}`;
-    this.#fields = [INSTANCE_HEADERS.authorization, this.#authorization, "content-type", "application/json"];
-    this.#clock = clock;
   }
 
-  /** `fields` are header names and values in turn; all are the router's own words. */
-  post(endpoint: Endpoint, path: string, fields: readonly string[], body: Buffer, handler: ExchangeHandler): Exchange {
-    let connections = this.#connections.get(endpoint.uid);
-    if (!connections) {
-      connections = new Connections(endpoint.url, this.#clock);
-      this.#connections.set(endpoint.uid, connections);
-    }
-    return connections.post(path, [...this.#fields, ...fields], body, handler);
+  dispatch(
+    endpoint: Endpoint,
+    path: string,
+    headers: string[],
+    body: Buffer,
+    handler: Dispatcher.DispatchHandler,
+  ): void {
+    this.#pool(endpoint).dispatch(
+      {
+        method: "POST",
+        path,
+        headers: [INSTANCE_HEADERS.authorization, this.#authorization, "content-type", "application/json", ...headers],
+        body,
+        // The episode's and the request's own deadlines rule; a silent prefill is no fault.
+        headersTimeout: 0,
+        bodyTimeout: 0,
+      },
+      handler,
+    );
   }
 
   /**
@@ -76,16 +77,9 @@ export class Upstreams {
       this.#pools.delete(uid);
       void pool.destroy().catch(() => {});
     }
-    for (const [uid, connections] of this.#connections) {
-      if (uids.has(uid)) continue;
-      this.#connections.delete(uid);
-      connections.close();
-    }
   }
 
   async close(): Promise<void> {
-    for (const connections of this.#connections.values()) connections.close();
-    this.#connections.clear();
     const pools = [...this.#pools.values()];
     this.#pools.clear();
     await Promise.allSettled(pools.map((pool) => pool.destroy()));
