@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import type { BudgetView } from "../core/store.ts";
 import { type ErrorCode, LLMPoolError, toErrorBody } from "../lib/errors.ts";
 
 /** What the answer says about how it was made; sent as headers, or on the last chunk when the headers had to leave before it was known. */
@@ -9,6 +10,8 @@ export interface Served {
   session?: string;
   queueMs?: number;
   rebound?: boolean;
+  /** The limit that leaves least, as this call's reservation left it; absent where none applies. */
+  budget?: BudgetView;
 }
 
 /**
@@ -124,13 +127,21 @@ export class Answer {
   }
 
   #servedHeaders(): string[] {
-    const { requestId, instance, role, session, queueMs, rebound } = this.served;
+    const { requestId, instance, role, session, queueMs, rebound, budget } = this.served;
     const headers = ["x-request-id", requestId];
     if (instance !== undefined) headers.push("x-llmpool-instance", instance);
     if (role !== undefined) headers.push("x-llmpool-role", role);
     if (session !== undefined) headers.push("x-llmpool-session", session);
     if (queueMs !== undefined) headers.push("x-llmpool-queue-ms", String(queueMs));
     if (rebound) headers.push("x-llmpool-rebound", "true");
+    if (budget) pushRateLimit(headers, budget);
     return headers;
   }
+}
+
+/** OpenAI's names, so that SDKs and agents find them; the time to the next window as they write it, where there are windows. */
+function pushRateLimit(headers: string[], { limit, spent, reserved, resetSeconds }: BudgetView): void {
+  headers.push("x-ratelimit-limit-tokens", String(limit));
+  headers.push("x-ratelimit-remaining-tokens", String(Math.max(0, limit - spent - reserved)));
+  if (resetSeconds !== undefined) headers.push("x-ratelimit-reset-tokens", `${Math.ceil(resetSeconds)}s`);
 }

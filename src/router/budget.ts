@@ -45,6 +45,19 @@ export function worstCase(request: InferenceRequest, instance: InstancePlan) {
   };
 }
 
+/** The budget that leaves least; of equals the first, which is the episode's. */
+export function tightestOf(budgets: readonly BudgetView[]): BudgetView | undefined {
+  let tightest: BudgetView | undefined;
+  let least = Number.POSITIVE_INFINITY;
+  for (const budget of budgets) {
+    const left = budget.limit - budget.spent - budget.reserved;
+    if (left >= least) continue;
+    least = left;
+    tightest = budget;
+  }
+  return tightest;
+}
+
 export function deniedError(budget: BudgetView): LLMPoolError {
   const { scope, id, limit, spent, reserved, resetSeconds } = budget;
   const left = Math.max(0, limit - spent - reserved);

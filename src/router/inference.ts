@@ -6,7 +6,7 @@ import { type ErrorCode, LLMPoolError } from "../lib/errors.ts";
 import { Answer } from "./answer.ts";
 import { Attempts, type AttemptsDeps } from "./attempts.ts";
 import { type Authenticate, type Caller, requireRole, requireScope } from "./auth.ts";
-import { claimsOf, deniedError, worstCase } from "./budget.ts";
+import { claimsOf, deniedError, tightestOf, worstCase } from "./budget.ts";
 import { Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { type Identity, identify, ownerOf, sessionKey } from "./identify.ts";
@@ -106,7 +106,9 @@ export class Inference {
       if (session.bound !== undefined) ask.session.boundTo = session.bound;
     }
     const admission = await store.admit(ask);
-    if (!admission.ok) throw this.#denied(admission);
+    if (!admission.ok) throw this.#denied(call, admission);
+    const tightest = tightestOf(admission.budgets);
+    if (tightest) call.answer.served.budget = tightest;
     const isElsewhere = session !== undefined && admission.instance !== chosen.id;
     if (isElsewhere) session.bound = admission.instance;
     const instance = isElsewhere ? await this.#follow(call, identity, session) : chosen;
@@ -174,8 +176,9 @@ export class Inference {
     }
   }
 
-  #denied(admission: Extract<Admission, { ok: false }>): LLMPoolError {
+  #denied({ answer }: Call, admission: Extract<Admission, { ok: false }>): LLMPoolError {
     if (admission.code === "episode_ended") return endedError(admission.episode);
+    answer.served.budget = admission.budget;
     this.#deps.metrics.denials.inc(1, { scope: admission.budget.scope });
     return deniedError(admission.budget);
   }

@@ -420,6 +420,7 @@ describe("episodes and budgets", () => {
     rig = await startRig({ budgets: { episodeTokens: 30 } }, 1);
     const denied = await rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1" });
     expect(denied.status).toBe(429);
+    expect(rateLimit(denied)).toEqual(["30", "30", null]);
     expect(denied.headers.get("x-should-retry")).toBe("false");
     expect(await denied.json()).toMatchObject({
       error: { code: "budget_exhausted", message: expect.stringContaining("30 of 30") },
@@ -427,7 +428,23 @@ describe("episodes and budgets", () => {
     expect(at(0).received).toEqual([]);
     const clamped = await rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1", "x-llmpool-budget": "clamp" });
     expect(clamped.status).toBe(200);
+    expect(rateLimit(clamped)).toEqual(["30", "0", null]);
     expect(at(0).received[0]?.headers["x-llmpool-max-total-tokens"]).toBe("30");
+  });
+
+  const rateLimit = ({ headers }: Response) =>
+    ["limit", "remaining", "reset"].map((what) => headers.get(`x-ratelimit-${what}-tokens`));
+
+  test("an answer shows the budget that leaves least, and when its window ends; none without a budget", async () => {
+    rig = await startRig({ budgets: { episodeTokens: 1000, poolTokensPerDay: 500 } }, 1);
+    const secondsLeft = 86_400 - ((rig.clock.wall() / 1000) % 86_400);
+    const answer = await rig.chat({}, { "x-episode-id": "e1" });
+    expect(rateLimit(answer)).toEqual(["500", "476", `${Math.ceil(secondsLeft)}s`]);
+    const stream = await rig.chat({ stream: true, max_tokens: 400 }, { "x-episode-id": "e1" });
+    expect(rateLimit(stream)).toEqual(["500", "86", `${Math.ceil(secondsLeft)}s`]);
+    await stream.text();
+    rig = await startRig({}, 1);
+    expect(rateLimit(await rig.chat({}, { "x-episode-id": "e1" }))).toEqual([null, null, null]);
   });
 
   test("the end of an episode cuts off what it runs, and its id stays taken", async () => {

@@ -1,104 +1,23 @@
-import { randomBytes, randomUUID } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { EpisodeObject } from "../../src/api/http.ts";
-import { systemClock } from "../../src/lib/clock.ts";
-import { silentLogger } from "../../src/lib/logger.ts";
-import { type Router, startRouter } from "../../src/router/server.ts";
-import { openRedisStore } from "../../src/store/redis/open.ts";
-import type { RedisStore } from "../../src/store/redis/store.ts";
 import { eventually } from "../support/eventually.ts";
-import { chunk, FakeInstance, FakeSource, startStream } from "../support/fake-instance.ts";
-import { poolPlan } from "../support/pool.ts";
-import { hasRedis, REDIS_CURE, RedisServer } from "../support/redis.ts";
-import { TcpProxy } from "../support/tcp-proxy.ts";
+import { chunk, type FakeInstance, startStream } from "../support/fake-instance.ts";
+import { type Front, Fronts } from "../support/fronts.ts";
+import { hasRedis, REDIS_CURE } from "../support/redis.ts";
 
-/** A router with its own way to Redis. */
-interface Front {
-  router: Router;
-  store: RedisStore;
-  wire: TcpProxy;
-  lines: string[];
-  chat(body: object, headers?: Record<string, string>): Promise<Response>;
-  post(path: string, body: object): Promise<Response>;
-  episode(id: string): Promise<EpisodeObject>;
-}
+const EPISODES = { timeoutSeconds: 600, progressExtendSeconds: 600, maxTimeoutSeconds: 3600, heartbeatSeconds: 1 };
 
 describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two routers (${REDIS_CURE})`, () => {
-  let stack: AsyncDisposableStack;
+  let pool: Fronts;
   let instances: FakeInstance[];
   let a: Front;
   let b: Front;
-  /** How far the store's clock is ahead of this machine's. */
-  let ahead: number;
 
   beforeEach(async () => {
-    stack = new AsyncDisposableStack();
-    ahead = 0;
-    const server = stack.use(await RedisServer.start());
-    instances = [stack.use(await FakeInstance.start("0")), stack.use(await FakeInstance.start("1"))];
-    const pool = randomUUID();
-    a = await front(server, pool);
-    b = await front(server, pool);
+    pool = await Fronts.start({ spec: { episodes: EPISODES } });
+    instances = pool.instances;
+    [a, b] = pool.fronts as [Front, Front];
   });
-  afterEach(() => stack.disposeAsync());
-
-  async function front(server: RedisServer, pool: string): Promise<Front> {
-    const wire = stack.use(await TcpProxy.start(server.port));
-    const time = () => ({ now: Date.now() + ahead, wall: Date.now() + ahead });
-    const common = { clock: systemClock, log: silentLogger };
-    const url = `redis://127.0.0.1:${wire.port}`;
-    const store = stack.use(
-      await openRedisStore({
-        url,
-        namespace: "test",
-        pool,
-        random: randomBytes,
-        sessionTTLSeconds: 7200,
-        lateTicks: 10,
-        time,
-        ...common,
-      }),
-    );
-    const lines: string[] = [];
-    const router = stack.use(
-      await startRouter({
-        plan: poolPlan({
-          instances: 2,
-          roles: [{ name: "planner" }],
-          episodes: { timeoutSeconds: 600, progressExtendSeconds: 600, maxTimeoutSeconds: 3600, heartbeatSeconds: 1 },
-        }),
-        secrets: {},
-        source: new FakeSource(instances.map((i) => i.endpoint())),
-        store,
-        token: "pool-token",
-        host: "127.0.0.1",
-        port: 0,
-        writeLine: (line) => void lines.push(line),
-        ...common,
-      }),
-    );
-    const post: Front["post"] = (path, body) =>
-      fetch(router.url + path, { method: "POST", body: JSON.stringify(body) });
-    return {
-      router,
-      store,
-      wire,
-      lines,
-      post,
-      chat: (body, headers = {}) =>
-        fetch(`${router.url}/v1/chat/completions`, {
-          method: "POST",
-          headers: { "content-type": "application/json", ...headers },
-          body: JSON.stringify({
-            model: "planner",
-            messages: [{ role: "user", content: "hi" }],
-            max_tokens: 20,
-            ...body,
-          }),
-        }),
-      episode: async (id) => (await (await fetch(`${router.url}/v1/episodes/${id}`)).json()) as EpisodeObject,
-    };
-  }
+  afterEach(() => pool[Symbol.asyncDispose]());
 
   /** Streams that have begun and do not end by themselves. */
   function stall(): void {
@@ -160,7 +79,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
     const reports = await Promise.all([a, b, a, b].map((f) => f.post("/v1/episodes/e/progress", { event: "patch" })));
     expect(reports.map((r) => r.status)).toEqual([200, 200, 200, 200]);
     expect([(await a.episode("e")).extensions, (await b.episode("e")).extensions]).toEqual([1, 1]);
-    ahead = 1_200_000;
+    pool.ahead = 1_200_000;
     for (const stream of streams) expect(await stream.text()).toContain('"code":"episode_deadline_exceeded"');
     expect(await b.episode("e")).toMatchObject({ state: "ended", end_reason: "deadline" });
   });
@@ -178,7 +97,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
     a.wire.partition();
     await eventually("heartbeats of the other", () => b.lines.length >= 2);
     expect((await b.episode("e")).tokens_reserved).toBe(reserved);
-    ahead = 16_000;
+    pool.ahead = 16_000;
     const after = await eventually("it is settled", async () => {
       const episode = await b.episode("e");
       return episode.tokens_reserved === 0 && episode;
