@@ -1,5 +1,11 @@
 import type { LLMBackend } from "../src/api/backend.ts";
-import { type FailureReason, type InstanceConfig, type InstanceMessage, StartError } from "../src/api/instance.ts";
+import {
+  type FailureReason,
+  type InstanceConfig,
+  type InstanceMessage,
+  StartError,
+  type Warmup,
+} from "../src/api/instance.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import { messageOf } from "../src/lib/errors.ts";
 import type { Logger } from "../src/lib/logger.ts";
@@ -109,7 +115,7 @@ export class Instance implements AsyncDisposable {
     become("WarmingUp");
     const { seconds, tokensPerSecond } = await orFail("WarmupFailed", this.#warmUp(this.#backend));
     const { device, modelName, warning } = this.#backend.facts;
-    this.#server.metrics.warmup.set(seconds);
+    this.#server.warmedUp({ seconds, tokensPerSecond });
     this.#server.become("Ready", this.#backend);
     report({ type: "state", state: "Ready" });
     report({
@@ -125,7 +131,7 @@ export class Instance implements AsyncDisposable {
   }
 
   /** One real inference, within the time that any request gets. */
-  async #warmUp(backend: LLMBackend): Promise<{ seconds: number; tokensPerSecond: number }> {
+  async #warmUp(backend: LLMBackend): Promise<Warmup> {
     const seconds = this.#config.requestTimeoutSeconds;
     const late = new AbortController();
     const cancel = this.#deps.clock.after(seconds * 1000, () => {

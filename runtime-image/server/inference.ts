@@ -146,6 +146,7 @@ export class Inference {
           record.completion_tokens = event.usage.completionTokens;
           record.cached_tokens = event.usage.cachedTokens;
           finishReason = event.finishReason;
+          this.#measure(call, record);
           continue;
         }
         record.completion_tokens += event.tokens;
@@ -167,9 +168,22 @@ export class Inference {
   #observe(call: Call, tokens: number): void {
     const { clock, metrics } = this.#deps;
     const now = clock.now();
-    if (call.tokenAt === undefined) metrics.firstToken.observe((now - call.arrivedAt) / 1000);
-    else if (tokens > 0) metrics.tokenGap.observe((now - call.tokenAt) / 1000 / tokens);
+    if (call.tokenAt === undefined) {
+      metrics.firstToken.observe((now - call.arrivedAt) / 1000);
+      call.firstTokenMs = now - call.arrivedAt;
+    } else if (tokens > 0) metrics.tokenGap.observe((now - call.tokenAt) / 1000 / tokens);
     call.tokenAt = now;
+  }
+
+  #measure(call: Call, { prompt_tokens, cached_tokens, completion_tokens }: RequestRecord): void {
+    if (call.tokenAt === undefined) return;
+    this.#deps.status.speed.observe({
+      promptTokens: prompt_tokens,
+      cachedTokens: cached_tokens,
+      completionTokens: completion_tokens,
+      firstTokenMs: call.firstTokenMs,
+      totalMs: call.tokenAt - call.arrivedAt,
+    });
   }
 }
 
@@ -180,6 +194,8 @@ class Call {
   record: RequestRecord | undefined;
   /** When its latest token came. */
   tokenAt: number | undefined;
+  /** From its arrival to its first token. */
+  firstTokenMs = 0;
   cancelTimeout: () => void = () => {};
 
   constructor(arrivedAt: number) {

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { LLMBackend } from "../../src/api/backend.ts";
-import type { InstanceState } from "../../src/api/instance.ts";
+import type { InstanceState, Warmup } from "../../src/api/instance.ts";
 import type { ModelList } from "../../src/api/openai.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { LLMPoolError } from "../../src/lib/errors.ts";
@@ -79,6 +79,12 @@ export class InstanceServer implements AsyncDisposable {
   /** `Ready` needs the backend. From `Draining` on no new work is taken; what has been accepted goes on. */
   become(state: InstanceState, backend?: LLMBackend): void {
     this.#status.become(state, backend);
+  }
+
+  /** What the warm-up has shown, for `/readyz` and the metrics. */
+  warmedUp(warmup: Warmup): void {
+    this.#status.warmedUp(warmup);
+    this.metrics.warmup.set(warmup.seconds);
   }
 
   /** Resolves when nothing runs or waits. */
@@ -159,8 +165,8 @@ export class InstanceServer implements AsyncDisposable {
   }
 
   #readyz(response: ServerResponse): void {
-    const { state } = this.#status;
-    sendJson(response, state === "Ready" ? 200 : 503, { state });
+    const readiness = this.#status.readiness();
+    sendJson(response, readiness.state === "Ready" ? 200 : 503, readiness);
   }
 
   #models(response: ServerResponse): void {

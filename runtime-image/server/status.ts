@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { LLMBackend } from "../../src/api/backend.ts";
-import type { InstanceIdentity, InstanceState } from "../../src/api/instance.ts";
+import type { InstanceIdentity, InstanceReadiness, InstanceState, Warmup } from "../../src/api/instance.ts";
+import { Speed } from "../../src/core/speed.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { LLMPoolError } from "../../src/lib/errors.ts";
 
@@ -13,8 +14,11 @@ export class InstanceStatus {
   readonly #clock: Clock;
   readonly #boot = randomUUID();
   readonly #startedAt: number;
+  /** Of what it has answered since its start. */
+  readonly speed = new Speed();
   #state: InstanceState = "Pending";
   #backend: LLMBackend | undefined;
+  #warmup: Warmup | undefined;
 
   constructor(id: string, clock: Clock) {
     this.#id = id;
@@ -35,6 +39,22 @@ export class InstanceStatus {
     this.#backend = backend;
     if (this.#state === "Failed" || (this.#state === "Draining" && state !== "Failed")) return;
     this.#state = state;
+  }
+
+  warmedUp(warmup: Warmup): void {
+    this.#warmup = warmup;
+  }
+
+  readiness(): InstanceReadiness {
+    const state = this.#state;
+    if (!this.#backend || !this.#warmup) return { state };
+    const measured = this.speed.decodeTokensPerSecond || this.#warmup.tokensPerSecond;
+    return {
+      state,
+      device: this.#backend.facts.device,
+      warmup_s: this.#warmup.seconds,
+      tokens_per_second: measured,
+    };
   }
 
   identity(): InstanceIdentity {

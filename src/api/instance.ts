@@ -43,6 +43,31 @@ export interface InstanceIdentity {
   uptime_s: number;
 }
 
+/** `GET /readyz`. What follows the state is there once the instance has been warmed up. */
+export interface InstanceReadiness {
+  state: InstanceState;
+  /** What computes: the GPU's name, or CPU. */
+  device?: string;
+  /** How long the warm-up inference took. */
+  warmup_s?: number;
+  /** Speed of one stream: of the last ten or so answers, until there is one of the warm-up. */
+  tokens_per_second?: number;
+}
+
+/** `GET /healthz` of the supervisor of a Packed pod: `{instances: [...]}`. */
+export interface SupervisedInstance extends InstanceReadiness {
+  id: string;
+  restarts: number;
+  /** Why it is not Ready; while it is, a warning. */
+  message?: string;
+}
+
+/** What the first inference of a process has shown. */
+export interface Warmup {
+  seconds: number;
+  tokensPerSecond: number;
+}
+
 export const StubKnobs = z.strictObject({
   ttftMs: z.number().min(0),
   interTokenMs: z.number().min(0),

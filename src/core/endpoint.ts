@@ -14,6 +14,7 @@ export interface Endpoint {
   pid?: number;
   pod?: string;
   device?: string;
+  warmupSeconds?: number;
   tokensPerSecond?: number;
   /** Why it is not Ready, in words; while it is, a warning. */
   message?: string;

@@ -55,7 +55,7 @@ function score(hint: string, id: string): Buffer {
 }
 
 /** The row of `GET /v1/instances`. */
-export function instanceObject({ plan, roles, queue, sessions, endpoint }: Place): InstanceObject {
+export function instanceObject({ plan, roles, queue, speed, sessions, endpoint }: Place): InstanceObject {
   return {
     object: "instance",
     id: plan.id,
@@ -65,7 +65,8 @@ export function instanceObject({ plan, roles, queue, sessions, endpoint }: Place
     queued: queue.waiting,
     running: queue.running,
     sessions,
-    tokens_per_second: endpoint?.tokensPerSecond ?? null,
+    // What callers got; before the first of them, what the instance says of itself.
+    tokens_per_second: speed.decodeTokensPerSecond || (endpoint?.tokensPerSecond ?? null),
     restarts: endpoint?.restarts ?? 0,
     device: endpoint?.device ?? null,
     message: endpoint?.message ?? null,

@@ -1,5 +1,5 @@
 import { Agent, request } from "undici";
-import type { InstanceIdentity } from "../api/instance.ts";
+import type { InstanceIdentity, InstanceReadiness, InstanceState } from "../api/instance.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import type { Clock } from "../lib/clock.ts";
 
@@ -97,13 +97,23 @@ export class ProbedEndpoints implements EndpointSource, AsyncDisposable {
       const health = await request(`${endpoint.url}/healthz`, { dispatcher: this.#agent });
       const { boot } = (await health.body.json()) as InstanceIdentity;
       const ready = await request(`${endpoint.url}/readyz`, { dispatcher: this.#agent });
-      await ready.body.dump();
+      const said = (await ready.body.json().catch(() => ({}))) as Partial<InstanceReadiness>;
       this.#failures.delete(endpoint.id);
       const draining = this.#draining.has(endpoint.url);
-      const state = draining ? "Draining" : ready.statusCode === 200 ? "Ready" : "Loading";
-      if (state === endpoint.state && boot === endpoint.uid) return endpoint;
+      const state = draining ? "Draining" : ready.statusCode === 200 ? "Ready" : notReady(said.state);
+      const { device, tokens_per_second: tokensPerSecond } = said;
+      // Its speed is taken along with other news: on its own it would be news every second.
+      if (device === endpoint.device && state === endpoint.state && boot === endpoint.uid) return endpoint;
       const restarted = endpoint.state !== "Pending" && boot !== endpoint.uid;
-      return { ...endpoint, uid: boot, state, restarts: endpoint.restarts + (restarted ? 1 : 0) };
+      const { message: _, ...known } = endpoint;
+      return {
+        ...known,
+        uid: boot,
+        state,
+        restarts: endpoint.restarts + (restarted ? 1 : 0),
+        ...(device !== undefined && { device }),
+        ...(tokensPerSecond !== undefined && { tokensPerSecond }),
+      };
     } catch {
       const failures = (this.#failures.get(endpoint.id) ?? 0) + 1;
       this.#failures.set(endpoint.id, failures);
@@ -115,4 +125,9 @@ export class ProbedEndpoints implements EndpointSource, AsyncDisposable {
   #changed(): void {
     for (const listener of [...this.#listeners]) listener();
   }
+}
+
+/** What a 503 means: only the instance knows whether it loads, warms up or ends. */
+function notReady(said: InstanceState | undefined): InstanceState {
+  return said === "WarmingUp" || said === "Draining" || said === "Failed" ? said : "Loading";
 }

@@ -176,8 +176,14 @@ export class Instance {
     this.#later(STEADY_MS, () => {
       this.#failures = 0;
     });
-    const { device, tokensPerSecond, warning } = message;
-    this.#set({ state: "Ready", device, tokensPerSecond, ...(warning !== undefined && { message: warning }) });
+    const { device, warmupSeconds, tokensPerSecond, warning } = message;
+    this.#set({
+      state: "Ready",
+      device,
+      warmupSeconds,
+      tokensPerSecond,
+      ...(warning !== undefined && { message: warning }),
+    });
   }
 
   /** Ready is told by `ready` alone, and a draining instance stays Draining whatever it still reports. */

@@ -29,7 +29,14 @@ export function accessTests(client: () => Client): void {
       boot: expect.any(String),
       uptime_s: expect.any(Number),
     });
-    expect((await client().fetch("/readyz", { headers: { authorization: "" } })).status).toBe(200);
+    const ready = await client().fetch("/readyz", { headers: { authorization: "" } });
+    expect(ready.status).toBe(200);
+    expect(await ready.json()).toEqual({
+      state: "Ready",
+      device: expect.stringMatching(/./),
+      warmup_s: expect.any(Number),
+      tokens_per_second: expect.any(Number),
+    });
   });
 
   test("unknown paths and wrong methods are refused by name", async () => {

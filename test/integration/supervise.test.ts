@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
+import type { SupervisedInstance } from "../../src/api/instance.ts";
 import type { ProcessSpec } from "../../src/supervisor/spec.ts";
 import { eventually } from "../support/eventually.ts";
 import { processSpec } from "../support/process-spec.ts";
@@ -11,7 +12,7 @@ import { tempDir } from "../support/temp-dir.ts";
 const MAIN = join(import.meta.dirname, "../../src/cli/main.ts");
 
 interface Health {
-  instances: { id: string; state: string; restarts: number }[];
+  instances: SupervisedInstance[];
 }
 
 /** `llmpool supervise` over a file of its own, as in a pod. Ended when the test is. */
@@ -40,11 +41,9 @@ async function supervise() {
     const line = said.split("\n").find((text) => text.includes('"msg":"supervising"'));
     return line && (JSON.parse(line) as { port: number }).port;
   });
-  const instances = async () =>
-    ((await (await fetch(`http://127.0.0.1:${port}/healthz`)).json()) as Health).instances.map(
-      ({ id, state }) => `${id} ${state}`,
-    );
-  return { child, write, instances, said: () => said, dir };
+  const health = async () => ((await (await fetch(`http://127.0.0.1:${port}/healthz`)).json()) as Health).instances;
+  const instances = async () => (await health()).map(({ id, state }) => `${id} ${state}`);
+  return { child, write, health, instances, said: () => said, dir };
 }
 
 const spec = (dir: string, id: string, revision = "a"): ProcessSpec =>
@@ -55,10 +54,12 @@ const spec = (dir: string, id: string, revision = "a"): ProcessSpec =>
   });
 
 test("runs what the file lists, follows it, keeps the last good one, and drains on SIGTERM", async () => {
-  const { child, write, instances, said, dir } = await supervise();
+  const { child, write, health, instances, said, dir } = await supervise();
   expect(await instances()).toEqual([]);
   await write([spec(dir, "5"), spec(dir, "6")]);
   await eventually("both are ready", async () => (await instances()).join() === "5 Ready,6 Ready");
+  const told = { restarts: 0, device: "stub", warmup_s: expect.any(Number), tokens_per_second: expect.any(Number) };
+  expect(await health()).toMatchObject([told, told]);
   await write([{ id: "5" }]);
   await eventually("a bad file is refused", () => /kept the old file/.test(said()));
   expect(await instances()).toEqual(["5 Ready", "6 Ready"]);

@@ -4,7 +4,8 @@ import type { AddressInfo } from "node:net";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
-import { InstanceConfig } from "../../api/instance.ts";
+import { InstanceConfig, type SupervisedInstance } from "../../api/instance.ts";
+import type { Endpoint } from "../../core/endpoint.ts";
 import { watchFile } from "../../dev/watch-file.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { availableCpus } from "../../lib/cpus.ts";
@@ -98,7 +99,7 @@ function parseSpecs(file: string, text: string): ProcessSpec[] {
 async function listen(supervisor: Supervisor, host: string, port: number): Promise<Server> {
   const server = createServer((request, response) => {
     const known = request.url === "/healthz";
-    const instances = supervisor.list().map(({ id, state, restarts }) => ({ id, state, restarts }));
+    const instances = supervisor.list().map(shown);
     response
       .writeHead(known ? 200 : 404, { "content-type": "application/json" })
       .end(JSON.stringify(known ? { instances } : { error: "there is /healthz" }));
@@ -108,6 +109,18 @@ async function listen(supervisor: Supervisor, host: string, port: number): Promi
     server.listen(port, host, done);
   });
   return server;
+}
+
+function shown({ id, state, restarts, device, warmupSeconds, tokensPerSecond, message }: Endpoint): SupervisedInstance {
+  return {
+    id,
+    state,
+    restarts,
+    ...(device !== undefined && { device }),
+    ...(warmupSeconds !== undefined && { warmup_s: warmupSeconds }),
+    ...(tokensPerSecond !== undefined && { tokens_per_second: tokensPerSecond }),
+    ...(message !== undefined && { message }),
+  };
 }
 
 async function close(server: Server): Promise<void> {
