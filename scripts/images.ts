@@ -1,0 +1,56 @@
+/**
+ * `npm run images`: builds the images that the operator's pods run, named after this version, with buildah, podman or docker.
+ * `--registry PREFIX` goes in front of their names, `--base IMAGE` replaces the one they stand on, `--push` brings them to their registry.
+ * docs/images.md explains them. Exit codes: 0 done, 1 one could not be built or pushed, 2 wrong usage.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { packageVersion } from "../src/cli/version.ts";
+import { buildCommand, imageBuilds, TOOLS } from "./images/builds.ts";
+import { stageImages } from "./images/stage.ts";
+
+const { values } = parseArgs({
+  options: {
+    registry: { type: "string", default: "" },
+    tag: { type: "string", default: packageVersion() },
+    base: { type: "string" },
+    tool: { type: "string" },
+    push: { type: "boolean", default: false },
+  },
+});
+const works = (name: string) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0;
+const tool = TOOLS.find((name) => (values.tool === undefined ? works(name) : name === values.tool));
+if (!tool) {
+  console.error(
+    values.tool === undefined ? `install one of ${TOOLS.join(", ")}` : `--tool takes one of ${TOOLS.join(", ")}`,
+  );
+  process.exit(2);
+}
+if (values.push && values.registry === "") {
+  console.error("--push needs --registry: registry.example.com/team");
+  process.exit(2);
+}
+
+// Told to end, the builder ends by itself, and what was staged goes with this.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
+const staged = await mkdtemp(join(tmpdir(), "llmpool-images-"));
+try {
+  await stageImages(staged);
+  const builds = imageBuilds({ staged, registry: values.registry, version: values.tag, base: values.base });
+  const commands = [
+    ...builds.map((build) => buildCommand(tool, build)),
+    ...(values.push ? builds.map(({ tag }) => [tool, "push", tag]) : []),
+  ];
+  for (const [file = "", ...args] of commands) {
+    console.log([file, ...args].join(" "));
+    const { status } = spawnSync(file, args, { stdio: "inherit" });
+    if (status === 0) continue;
+    process.exitCode = 1;
+    break;
+  }
+} finally {
+  await rm(staged, { recursive: true, force: true });
+}
