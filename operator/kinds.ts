@@ -1,6 +1,6 @@
 import type { V1Pod } from "@kubernetes/client-node";
 import { API_VERSION, KIND } from "../src/api/names.ts";
-import type { KubeObject, ObjectOf } from "../src/kube/object.ts";
+import type { ObjectOf } from "../src/kube/object.ts";
 import { RESOURCES, type Resource } from "../src/kube/resource.ts";
 
 export type Pod = ObjectOf<V1Pod>;
@@ -21,5 +21,12 @@ export const OWNED: readonly Resource[] = [
   RESOURCES.podDisruptionBudgets,
 ];
 
-/** Deleted when an edit leaves them over. Claims hold data: they stay as long as their pool. */
-export const isExpendable = ({ kind }: KubeObject): boolean => kind !== RESOURCES.persistentVolumeClaims.kind;
+/** The kinds of which an edit of a pool can leave an object over: those that only some variants have. All others stay as long as their pool. */
+const LEFT_OVER: readonly string[] = [
+  RESOURCES.networkPolicies.kind,
+  RESOURCES.configMaps.kind,
+  RESOURCES.statefulSets.kind,
+];
+
+/** Deleted when an edit leaves them over. Claims hold data and are not among them. */
+export const isExpendable = ({ kind }: { kind: string }): boolean => LEFT_OVER.includes(kind);

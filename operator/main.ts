@@ -5,7 +5,7 @@ import { makeLogger } from "../src/lib/logger.ts";
 import { makeMetrics } from "../src/lib/metrics.ts";
 import { HealthServer } from "./health.ts";
 import { runOperator } from "./operator.ts";
-import { defaultImages } from "./render/settings.ts";
+import { defaultImages, type RenderSettings } from "./render/settings.ts";
 
 export interface OperatorCommand {
   kubeconfig?: string;
@@ -15,6 +15,8 @@ export interface OperatorCommand {
   /** Undefined: the pod's own. */
   ownNamespace?: string;
   imageRegistry: string;
+  /** In place of the default ones. */
+  images: Partial<RenderSettings["images"]>;
   host: string;
   port: number;
   version: string;
@@ -37,7 +39,7 @@ export async function operatorMain(command: OperatorCommand): Promise<void> {
   const options = {
     credentials,
     version,
-    images: defaultImages(version, command.imageRegistry),
+    images: { ...defaultImages(version, command.imageRegistry), ...command.images },
     ownNamespace: command.ownNamespace ?? credentials.namespace ?? "llmpool-system",
     namespace: command.namespace,
     identity,

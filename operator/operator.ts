@@ -52,7 +52,16 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     onSynced();
     log.info("caches are complete", { pools: caches.pools.size, podMonitors });
 
-    const lease = { client, namespace: ownNamespace, name: MANAGER, identity, clock, random, log, metrics };
+    const lease = {
+      client,
+      namespace: ownNamespace,
+      name: leaseName(namespace),
+      identity,
+      clock,
+      random,
+      log,
+      metrics,
+    };
     const leadership = stack.use(await acquireLease(lease, signal));
     const guarded = client.guarded(() => leadership.ensure());
     const instance = identity.slice(0, 128);
@@ -92,6 +101,9 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     if (!signal.aborted) throw error;
   }
 }
+
+/** Operators of different namespaces may live in one: they do not wait for each other. */
+const leaseName = (namespace: string | undefined) => (namespace === undefined ? MANAGER : `${MANAGER}.${namespace}`);
 
 /** Looked up once: a cluster that gets the kind later has it from the operator's next start on. */
 async function knowsPodMonitors(client: Client, signal: AbortSignal): Promise<boolean> {

@@ -1,9 +1,11 @@
 import type { Backend } from "../../src/api/llmpool.ts";
 
+/** What images are for: routers, or the instances of a backend. */
+export const IMAGES = ["router", "stub", "llama-cpp", "hf-cuda"] as const satisfies readonly (Backend | "router")[];
+
 /** What the operator knows besides the pool: its own place and what the cluster has. */
 export interface RenderSettings {
-  /** Runtime images by backend, and the router's. */
-  images: Readonly<Record<Backend | "router", string>>;
+  images: Readonly<Record<(typeof IMAGES)[number], string>>;
   /** Where the operator runs: it may call instances. */
   operatorNamespace: string;
   /** Whether the cluster knows the kind PodMonitor. */

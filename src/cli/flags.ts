@@ -17,3 +17,14 @@ export function portNumber(text: string): number {
   if (/^\d{1,5}$/.test(text) && port <= 65_535) return port;
   throw new InvalidArgumentError("write a port from 0 to 65535.");
 }
+
+/** For a repeatable `--flag NAME=VALUE` whose names are known. */
+export function knownNames<N extends string>(names: readonly N[]) {
+  return (text: string, before: Readonly<Partial<Record<N, string>>>): Partial<Record<N, string>> => {
+    const at = text.indexOf("=");
+    const name = names.find((known) => known === text.slice(0, at));
+    if (name === undefined || at === text.length - 1)
+      throw new InvalidArgumentError(`write NAME=VALUE, where NAME is ${names.join(", ")}.`);
+    return { ...before, [name]: text.slice(at + 1) };
+  };
+}

@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Command } from "commander";
-import { portNumber } from "../flags.ts";
+import { IMAGES } from "../../../operator/render/settings.ts";
+import { knownNames, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 import { packageVersion } from "../version.ts";
 
@@ -11,6 +12,7 @@ interface OperatorFlags {
   namespace?: string;
   ownNamespace?: string;
   imageRegistry: string;
+  image: Partial<Record<(typeof IMAGES)[number], string>>;
   host: string;
   port: number;
 }
@@ -25,12 +27,20 @@ export function registerOperator(program: Command, io: CliIo): void {
     .option("-n, --namespace <name>", "look after this namespace alone; default all")
     .option("--own-namespace <name>", "where the operator itself runs: its Lease is there")
     .option("--image-registry <prefix>", "put in front of the names of the default images", "")
+    .option(
+      "--image <name=reference>",
+      "an image in place of the default: router, or a backend's",
+      knownNames(IMAGES),
+      {},
+    )
     .option("--host <address>", "address of /healthz, /readyz and /metrics", "127.0.0.1")
     .option("--port <port>", "port of /healthz, /readyz and /metrics", portNumber, 8081)
     .action(async (flags: OperatorFlags) => {
       const { operatorMain } = await import("../../../operator/main.ts");
+      const { image: images, ...rest } = flags;
       await operatorMain({
-        ...flags,
+        ...rest,
+        images,
         version: packageVersion(),
         identity: `${hostname()}_${randomBytes(6).toString("hex")}`,
         env: { ...io.env },

@@ -1,0 +1,35 @@
+import { GROUP } from "../src/api/names.ts";
+import { RESOURCES, type Resource } from "../src/kube/resource.ts";
+import { isExpendable, LLMPOOLS, OWNED } from "./kinds.ts";
+
+/** A rule of RBAC, as a Role holds it. */
+export interface Rule {
+  apiGroups: string[];
+  resources: string[];
+  verbs: string[];
+}
+
+const READ = ["get", "list", "watch"];
+
+/**
+ * What the operator may do with pools and what they are made of, and no more: the chart's role is made of this. What is here without a call
+ * of ours: `get` of pods and pools is handed on to each router, and nobody may give what he has not; `finalizers` lets it name a pool as an owner
+ * that its objects hold up, where the cluster asks for that (OwnerReferencesPermissionEnforcement).
+ */
+export const RIGHTS: readonly Rule[] = [
+  rule(LLMPOOLS, READ),
+  { apiGroups: [GROUP], resources: ["llmpools/status"], verbs: ["patch"] },
+  { apiGroups: [GROUP], resources: ["llmpools/finalizers"], verbs: ["update"] },
+  rule(RESOURCES.pods, [...READ, "delete"]),
+  // Single ones, by their name: never listed.
+  rule(RESOURCES.secrets, ["get", "create"]),
+  rule(RESOURCES.events, ["create", "patch"]),
+  ...[...OWNED, RESOURCES.podMonitors].map((kind) =>
+    rule(kind, [...READ, "create", "patch", ...(isExpendable(kind) ? ["delete"] : [])]),
+  ),
+];
+
+function rule({ apiVersion, plural }: Resource, verbs: string[]): Rule {
+  const [group = "", version] = apiVersion.split("/");
+  return { apiGroups: [version === undefined ? "" : group], resources: [plural], verbs };
+}
