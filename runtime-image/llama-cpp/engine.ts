@@ -12,7 +12,8 @@ import type { InstanceConfig } from "../../src/api/instance.ts";
 import { StartError } from "../../src/api/instance.ts";
 import { messageOf } from "../../src/lib/errors.ts";
 import type { Logger } from "../../src/lib/logger.ts";
-import { invalid, type ModelFile, readModelFile } from "./model-file.ts";
+import { invalid } from "../../src/models/gguf-file.ts";
+import { type ModelFile, readModelFile } from "./model-file.ts";
 import { EngineSequence, type Sequence } from "./sequence.ts";
 
 /** Tokens of one batch, which is also the largest prefill chunk. The compute buffer grows with it; a CPU gains nothing above 64. */

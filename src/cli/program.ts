@@ -52,6 +52,10 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     description: "run the instances that a file lists, and follow its edits: one pod's part of a Packed pool",
     load: async () => (await import("./commands/supervise.ts")).registerSupervise,
   },
+  load: {
+    description: "fetch a model into a cache folder, and print what it is and takes as JSON",
+    load: async () => (await import("./commands/load.ts")).registerLoad,
+  },
   runtime: {
     description: "serve one instance, as LLMPOOL_INSTANCE (JSON) or a file says",
     load: async () => (await import("./commands/runtime.ts")).registerRuntime,

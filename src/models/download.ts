@@ -130,7 +130,7 @@ async function checkSpace(path: string, total: number | undefined, have: number)
   const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
   throw new StartError(
     "ModelDownloadFailed",
-    `the disk of ${dirname(path)} has ${gib(free)} GiB free and ${gib(total - have)} GiB are needed: free space, or set LLMPOOL_CACHE to another folder`,
+    `the disk of ${dirname(path)} has ${gib(free)} GiB free and ${gib(total - have)} GiB are needed: free space, or set LLMPOOL_CACHE to another folder (on a cluster: raise model.cache.storage)`,
   );
 }
 

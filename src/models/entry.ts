@@ -99,7 +99,7 @@ export async function makeFolder(path: string): Promise<void> {
 /** A file error as something a person can act on. */
 export function diskError(error: unknown, path: string): unknown {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
-  const cure = "set LLMPOOL_CACHE to another folder";
+  const cure = "set LLMPOOL_CACHE to another folder (on a cluster: raise model.cache.storage)";
   if (code === "ENOSPC" || code === "EDQUOT") {
     return new StartError("ModelDownloadFailed", `the disk of ${path} is full: free space, or ${cure}`, {
       cause: error,
