@@ -117,8 +117,8 @@ export interface Reservation {
   instance: string;
   tokens: number;
   episodeId?: string;
-  /** Unix milliseconds. */
-  at: number;
+  /** Milliseconds since its admission, by the store's clock: the routers' own may differ from it, and from each other. */
+  ageMs: number;
 }
 
 export interface Binding {

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type { Usage } from "../api/backend.ts";
 import { INSTANCE_HEADERS } from "../api/instance.ts";
 import { flowOf } from "../core/queue.ts";
@@ -9,7 +10,7 @@ import { type Call, type Job, limitOf } from "./call.ts";
 import { generateTranslation } from "./generate.ts";
 import type { LiveCalls } from "./live.ts";
 import type { RouterMetrics } from "./metrics.ts";
-import { wholeReservation } from "./reaper.ts";
+import type { Reaper } from "./reaper.ts";
 import { type Outcome, Relay } from "./relay.ts";
 import { ROUTES } from "./request.ts";
 import type { Seat, Seats } from "./seats.ts";
@@ -23,6 +24,7 @@ export interface AttemptsDeps {
   seats: Seats;
   upstreams: Upstreams;
   live: LiveCalls<Call>;
+  reaper: Reaper;
   metrics: RouterMetrics;
   clock: Clock;
   log: Logger;
@@ -38,7 +40,10 @@ export class Attempts {
     this.#deps = deps;
   }
 
-  /** Tries instances until one answers. Whatever happens, the reservation is settled once, by what is known of the tokens. */
+  /**
+   * Tries instances until one answers. Whatever happens, each reservation is settled once, by what is known of the tokens. An attempt that
+   * may have cost something has used its reservation up: the next one needs another.
+   */
   async run(call: Call, job: Job): Promise<void> {
     const { seats, live } = this.#deps;
     live.add(call);
@@ -57,21 +62,34 @@ export class Attempts {
             this.#release(call, seat, outcome.usage);
             await settle(outcome.usage);
             return;
-          case "refused":
+          case "refused": {
             seat.release();
-            if (attempt < MAX_ATTEMPTS && isElsewhere(outcome.error)) continue;
-            await settle(outcome.usage);
-            throw outcome.error;
-          case "unreachable":
+            const again = attempt < MAX_ATTEMPTS && isElsewhere(outcome.error);
+            if (again && isFree(outcome.usage)) continue;
+            if (outcome.usage === undefined) {
+              settled = true;
+              this.#deps.later(this.#prove(call, job, seat));
+            } else await settle(outcome.usage);
+            if (!again) throw outcome.error;
+            await this.#renew(call, job, outcome.error);
+            settled = false;
+            continue;
+          }
+          case "unreachable": {
             seats.suspect(seat.endpoint);
             seat.release();
-            if (attempt < MAX_ATTEMPTS) continue;
-            settled = true;
-            this.#deps.later(this.#prove(call, job, seat));
-            throw new LLMPoolError("instance_unavailable", `instance ${seat.endpoint.id} cannot be reached`, {
-              cause: outcome.cause,
-              retryAfterSeconds: 1,
-            });
+            const again = attempt < MAX_ATTEMPTS;
+            if (again && !outcome.sent) continue;
+            const error = unreachableError(seat, outcome.cause);
+            if (outcome.sent) {
+              settled = true;
+              this.#deps.later(this.#prove(call, job, seat));
+            }
+            if (!again) throw error;
+            await this.#renew(call, job, error);
+            settled = false;
+            continue;
+          }
           case "broken":
           case "aborted": {
             settled = true;
@@ -113,8 +131,9 @@ export class Attempts {
     served.queueMs = Math.round(call.waitedMs);
     metrics.queueSeconds.observe(seat.waitedMs / 1000, { role: call.role });
     try {
-      if (seat.moved) {
+      if (served.instance !== job.placed) {
         await store.rebind(call.id, served.instance, binding && { ...binding, instance: served.instance });
+        job.placed = served.instance;
       }
       if (!store.holds(call.id)) throw lapsedError();
     } catch (error) {
@@ -176,27 +195,29 @@ export class Attempts {
     call.lastTokenAt = now;
   }
 
-  /** Asks the instance what a cut-off request really cost. When nobody is left to prove less, the whole reservation is spent. */
-  async #prove(call: Call, job: Job, seat: Seat): Promise<void> {
-    const { upstreams, metrics, log } = this.#deps;
-    let usage: Usage | null;
-    try {
-      const record = await upstreams.record(seat.endpoint, call.id);
-      usage = "usage" in record ? record.usage : null;
-    } catch (error) {
-      metrics.unproved.inc(1);
-      log.warn("nobody can say what a cut-off request cost; its whole reservation is charged", {
-        request: call.id,
-        instance: seat.endpoint.id,
-        tokens: job.reserved,
-        err: messageOf(error),
-      });
-      usage = wholeReservation(job.reserved);
-    }
-    await this.#settle(call, usage);
+  /** Reserves once more for the next attempt; throws `error` when there is no room for that. */
+  async #renew(call: Call, job: Job, error: LLMPoolError): Promise<void> {
+    const requestId = `req_${randomUUID()}`;
+    const instance = job.instance.id;
+    // The session is bound by now.
+    const { session: _, ...ask } = job.ask;
+    const admission = await this.#deps.store.admit({ ...ask, requestId, instance });
+    if (!admission.ok) throw error;
+    call.id = requestId;
+    job.placed = instance;
+    job.reserved = admission.reserved;
   }
 
-  async #settle(call: Call, usage: Usage | null): Promise<void> {
+  /** Asks the instance what a cut-off request really cost. */
+  #prove(call: Call, job: Job, seat: Seat): Promise<void> {
+    const { id } = call;
+    return this.#deps.reaper.prove({
+      ...{ requestId: id, instance: seat.endpoint.id, tokens: job.reserved, since: call.sentAt },
+      settle: (usage) => this.#settle(call, usage, id),
+    });
+  }
+
+  async #settle(call: Call, usage: Usage | null, id = call.id): Promise<void> {
     const { store, metrics, log } = this.#deps;
     if (usage) {
       const labels = { role: call.role };
@@ -205,12 +226,23 @@ export class Attempts {
       metrics.cachedTokens.inc(usage.cachedTokens, labels);
     }
     try {
-      await store.settle(call.id, usage);
+      await store.settle(id, usage);
     } catch (error) {
       // The reservation stays open and counts as spent; the next start of the router asks the instance about it.
-      log.error("a reservation could not be settled", { request: call.id, err: messageOf(error) });
+      log.error("a reservation could not be settled", { request: id, err: messageOf(error) });
     }
   }
+}
+
+function isFree(usage: Usage | null | undefined): boolean {
+  return usage === null || (usage !== undefined && usage.promptTokens + usage.completionTokens === 0);
+}
+
+function unreachableError({ endpoint }: Seat, cause: Error): LLMPoolError {
+  return new LLMPoolError("instance_unavailable", `instance ${endpoint.id} cannot be reached`, {
+    cause,
+    retryAfterSeconds: 1,
+  });
 }
 
 function lapsedError(): LLMPoolError {

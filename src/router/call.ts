@@ -1,6 +1,6 @@
 import type { InstancePlan } from "../core/plan/types.ts";
 import type { DeadlineCode, Ticket } from "../core/queue.ts";
-import type { Binding } from "../core/store.ts";
+import type { AdmitRequest, Binding } from "../core/store.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
@@ -13,8 +13,8 @@ export const HANG_UP = new LLMPoolError("invalid_request", "the caller hung up")
 
 /** One call to a model, from its first byte to its settled reservation. All of its state is here. */
 export class Call implements LiveCall {
-  /** Of this run; never the caller's own, which only the answer carries. */
-  readonly id: string;
+  /** Of the reservation that is open now; never the caller's own, which only the answer carries. */
+  id: string;
   readonly route: Route;
   readonly answer: Answer;
   /** On the clock's scale, as all instants here. */
@@ -63,6 +63,10 @@ export interface Job {
   identity: Identity;
   binding: NewBinding | undefined;
   instance: InstancePlan;
+  /** How it was admitted. */
+  ask: AdmitRequest;
+  /** The instance that the store has for the open reservation. */
+  placed: string;
   /** Tokens set aside: the instance's hard limit. */
   reserved: number;
   /** Prompt tokens that no warm cache can spare. */

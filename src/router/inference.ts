@@ -138,6 +138,8 @@ export class Inference {
         identity,
         binding,
         instance,
+        ask,
+        placed: instance.id,
         reserved: admission.reserved,
         // Only a number that is exact, of a prompt that is surely cold, is a reason to refuse.
         prefillTokens: isNew && instance.backend === "stub" ? promptTokens : 0,

@@ -1,15 +1,17 @@
 import type { Usage } from "../api/backend.ts";
 import { USAGE_KEPT_MS } from "../api/instance.ts";
 import type { EndpointSource } from "../core/endpoint.ts";
-import type { Reservation, StateStore } from "../core/store.ts";
+import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import type { RouterMetrics } from "./metrics.ts";
 import type { Upstreams } from "./upstream.ts";
 
-/** How often the store is asked for them, in milliseconds. */
+/** How often what is still open is asked about again, in milliseconds. */
 const SWEEP_MS = 1_000;
+/** How long the record of a request that was just cut off may take to be final, in seconds: one prefill chunk or token, and some air. */
+const RECORD_WAIT_S = 10;
 
 export interface ReaperDeps {
   store: StateStore;
@@ -20,75 +22,119 @@ export interface ReaperDeps {
   metrics: RouterMetrics;
 }
 
-/** What a reservation costs when nobody can prove less. */
-export function wholeReservation(tokens: number): Usage {
-  return { promptTokens: tokens, completionTokens: 0, cachedTokens: 0 };
+/** A reservation that only its instance can say the cost of. */
+export interface Unproved {
+  requestId: string;
+  instance: string;
+  /** The reservation. */
+  tokens: number;
+  /** On the clock's scale, in milliseconds: not later than the instant when it may have reached the instance. */
+  since: number;
+  settle: (usage: Usage | null) => Promise<void>;
 }
 
 /**
- * Settles what a router that is gone left open (this one before a restart, or one beside it): each reservation by the count of the instance
- * that ran it. It counts as spent until then. The instance never saw it: nothing was spent. The instance is another process than the one
- * that may have seen it, or has had time to forget: all of it is. The returned function stops.
+ * Settles by the instances' own count what nobody else can: requests that this router cut off, and what routers that are gone left open (this
+ * one before a restart, or one beside it). Until then the whole reservation counts. The instance never saw it: nothing was spent. The
+ * instance is another process than the one that may have seen it, or has had time to forget: all of it is.
  */
-export async function reapAbandonedReservations(deps: ReaperDeps): Promise<() => void> {
-  const { store, clock, log } = deps;
-  const known = new Set<string>();
-  let stopped = false;
-  let cancel = () => {};
-  const sweep = async (open: Reservation[]) => {
-    const fresh = open.filter((r) => !known.has(r.requestId));
-    if (fresh.length > 0)
-      log.info("asking the instances about reservations that were left open", { count: fresh.length });
-    known.clear();
-    for (const reservation of open) {
-      if (stopped) return;
-      if (!(await reap(reservation, deps))) known.add(reservation.requestId);
-    }
-  };
-  const later = () => {
-    if (stopped) return;
-    cancel = clock.after(SWEEP_MS, () => {
-      // While the store is away, nobody can settle anything.
-      void store
-        .abandonedReservations()
-        .then(sweep, () => {})
-        .finally(later);
-    });
-  };
-  void sweep(await store.abandonedReservations()).finally(later);
-  return () => {
-    stopped = true;
-    cancel();
-  };
-}
+export class Reaper {
+  readonly #deps: ReaperDeps;
+  /** Of this router, by request: those that could not be proved at once. */
+  readonly #cutOff = new Map<string, Unproved>();
+  #known = new Set<string>();
+  #cancel: () => void = () => {};
+  #closed = false;
 
-/** False: ask again later. */
-async function reap(reservation: Reservation, deps: ReaperDeps): Promise<boolean> {
-  const { store, source, upstreams, clock, log, metrics } = deps;
-  const { requestId, instance, tokens, at } = reservation;
-  const endpoint = source.list().find((e) => e.id === instance && e.state === "Ready");
-  try {
-    if (endpoint) {
-      const record = await upstreams.record(endpoint, requestId);
-      if ("usage" in record) await store.settle(requestId, record.usage);
-      else if (clock.wall() - record.unknownSinceMs < at) await store.settle(requestId, null);
-      else await chargeAll();
-      return true;
-    }
-    if (clock.wall() - at < USAGE_KEPT_MS) return false;
-    await chargeAll();
-    return true;
-  } catch (error) {
-    log.debug("a reservation is still open", { request: requestId, err: messageOf(error) });
-    return false;
+  constructor(deps: ReaperDeps) {
+    this.#deps = deps;
   }
 
-  async function chargeAll(): Promise<void> {
-    metrics.unproved.inc(1);
-    log.warn("nobody can say what a request of a router that is gone cost; its whole reservation is charged", {
-      request: requestId,
-      tokens,
+  /** Begins to look for what routers that are gone left open. Rejects when the store cannot be asked. */
+  async start(): Promise<void> {
+    void this.#sweep(await this.#abandoned()).finally(this.#later);
+  }
+
+  /** Asks what a request that was cut off cost; resolves when it is settled, or when that is left to a later try. */
+  async prove(one: Unproved): Promise<void> {
+    if (!(await this.#isSettled(one, RECORD_WAIT_S))) this.#cutOff.set(one.requestId, one);
+  }
+
+  /** What is still open stays open in the store. */
+  close(): void {
+    this.#closed = true;
+    this.#cancel();
+  }
+
+  #later = (): void => {
+    if (this.#closed) return;
+    this.#cancel = this.#deps.clock.after(SWEEP_MS, () => {
+      // While the store is away, nobody can settle what others left.
+      void this.#abandoned()
+        .catch(() => [])
+        .then((open) => this.#sweep(open))
+        .finally(this.#later);
     });
-    await store.settle(requestId, wholeReservation(tokens));
+  };
+
+  async #abandoned(): Promise<Unproved[]> {
+    const { store, clock } = this.#deps;
+    const listedAt = clock.now();
+    return (await store.abandonedReservations()).map(({ requestId, instance, tokens, ageMs }) => ({
+      ...{ requestId, instance, tokens, since: listedAt - ageMs },
+      settle: (usage) => store.settle(requestId, usage),
+    }));
+  }
+
+  /** One after another at each instance, so that one that does not answer holds up its own alone. */
+  async #sweep(abandoned: Unproved[]): Promise<void> {
+    const fresh = abandoned.filter(({ requestId }) => !this.#known.has(requestId));
+    this.#known = new Set(abandoned.map(({ requestId }) => requestId));
+    if (fresh.length > 0) {
+      this.#deps.log.info("asking the instances about reservations that were left open", { count: fresh.length });
+    }
+    const open = [...abandoned, ...this.#cutOff.values()];
+    await Promise.all([...Map.groupBy(open, ({ instance }) => instance).values()].map((some) => this.#reap(some)));
+  }
+
+  async #reap(open: Unproved[]): Promise<void> {
+    for (const one of open) {
+      if (this.#closed) return;
+      if (await this.#isSettled(one, 0)) this.#cutOff.delete(one.requestId);
+    }
+  }
+
+  /** False: ask again later. */
+  async #isSettled(one: Unproved, waitSeconds: number): Promise<boolean> {
+    const { source, upstreams, clock, log } = this.#deps;
+    const { requestId, instance, since, settle } = one;
+    const endpoint = source.list().find(({ id, url }) => id === instance && url !== "");
+    try {
+      if (endpoint) {
+        const record = await upstreams.record(endpoint, requestId, waitSeconds);
+        if (record === "running") return false;
+        const ageMs = clock.now() - since;
+        if ("usage" in record) await settle(record.usage);
+        else if (ageMs < record.unknownSinceMs && ageMs < USAGE_KEPT_MS) await settle(null);
+        else await this.#chargeAll(one);
+        return true;
+      }
+    } catch (error) {
+      log.debug("a reservation is still open", { request: requestId, err: messageOf(error) });
+    }
+    if (clock.now() - since < USAGE_KEPT_MS) return false;
+    return this.#chargeAll(one).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async #chargeAll({ requestId, instance, tokens, settle }: Unproved): Promise<void> {
+    const { metrics, log } = this.#deps;
+    await settle({ promptTokens: tokens, completionTokens: 0, cachedTokens: 0 });
+    metrics.unproved.inc(1);
+    log.warn("nobody can say what a cut-off request cost; its whole reservation is charged", {
+      ...{ request: requestId, instance, tokens },
+    });
   }
 }

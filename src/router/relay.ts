@@ -10,15 +10,16 @@ import { usageOf } from "./upstream.ts";
 /**
  * How one attempt at one instance ended.
  * - answered: the caller has the whole answer; `usage` is the instance's count.
- * - refused: the instance said no before its first token, and nobody has seen a byte of it.
- * - unreachable: no connection, or it was lost before the first byte: another attempt is safe.
+ * - refused: the instance said no before its first token, and nobody has seen a byte of it. `usage` undefined: somebody on the way said
+ *   no, and the instance may have begun.
+ * - unreachable: no connection, or it was lost before the first byte: another attempt is safe. `sent`: the instance may have begun.
  * - broken: the answer ended in the middle. `usage` is known when the instance itself reported the failure; `lost`: its connection was.
  * - aborted: we cut it off; the instance knows the usage.
  */
 export type Outcome =
   | { kind: "answered"; usage: Usage }
-  | { kind: "refused"; error: LLMPoolError; usage: Usage | null }
-  | { kind: "unreachable"; cause: Error }
+  | { kind: "refused"; error: LLMPoolError; usage: Usage | null | undefined }
+  | { kind: "unreachable"; cause: Error; sent: boolean }
   | { kind: "broken"; error: LLMPoolError; usage: Usage | undefined; lost: boolean }
   | { kind: "aborted" };
 
@@ -102,8 +103,9 @@ export class Relay implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
     if (this.#aborted) this.#settle({ kind: "aborted" });
-    else if (this.#status === 0) this.#settle({ kind: "unreachable", cause });
-    else this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: true });
+    else if (this.#status === 0) {
+      this.#settle({ kind: "unreachable", cause, sent: this.#controller !== undefined });
+    } else this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: true });
   }
 
   /** False when the caller does not keep up. */
@@ -168,7 +170,8 @@ export class Relay implements Dispatcher.DispatchHandler {
   #endRefusal(): void {
     const body = Buffer.concat(this.#body);
     const error = errorOf(this.#status, body);
-    this.#settle({ kind: "refused", error, usage: usageOfBody(parse(body)) ?? null });
+    const usage = usageOfBody(parse(body)) ?? (isOwn(body) ? null : undefined);
+    this.#settle({ kind: "refused", error, usage });
   }
 }
 
@@ -186,6 +189,12 @@ function usageOfBody(body: { usage?: OpenAIUsage | null } | undefined): Usage | 
     completionTokens: usage.completion_tokens,
     cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? 0,
   };
+}
+
+/** In the words of the instance protocol. */
+function isOwn(body: Buffer): boolean {
+  const code = (parse(body) as { error?: { code?: unknown } } | undefined)?.error?.code;
+  return typeof code === "string" && code in ERRORS;
 }
 
 /** An instance's own error keeps its code and text; anything else is `upstream_error`. */

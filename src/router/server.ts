@@ -15,7 +15,7 @@ import { EpisodeWatch } from "./episodes.ts";
 import { Inference } from "./inference.ts";
 import { LiveCalls } from "./live.ts";
 import { makeRouterMetrics } from "./metrics.ts";
-import { reapAbandonedReservations } from "./reaper.ts";
+import { Reaper } from "./reaper.ts";
 import { ROUTES, type Route } from "./request.ts";
 import { Seats } from "./seats.ts";
 import { Upstreams } from "./upstream.ts";
@@ -97,6 +97,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
     },
   });
+  const reaper = new Reaper({ store, source, upstreams, clock, log, metrics });
   const inference = new Inference({
     plan: () => plan,
     authenticate: () => authenticate,
@@ -105,12 +106,13 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     upstreams,
     watch,
     live,
+    reaper,
     metrics,
     clock,
     log,
   });
   const stopRetaining = source.onChange(() => upstreams.retain(new Set(source.list().map((e) => e.uid))));
-  const stopReaper = await reapAbandonedReservations({ store, source, upstreams, clock, log, metrics });
+  await reaper.start();
 
   const control = makeControl({
     plan: () => plan,
@@ -179,7 +181,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     server.closeAllConnections();
     await closed;
     stopRetaining();
-    stopReaper();
+    reaper.close();
     live.close();
     seats.close();
     await upstreams.close();

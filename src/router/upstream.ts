@@ -5,8 +5,6 @@ import type { Endpoint } from "../core/endpoint.ts";
 
 /** How long an instance has to accept a connection, in milliseconds. It is one machine or one cluster network away. */
 const CONNECT_MS = 5_000;
-/** How long the record of an aborted request may take to be final, in seconds: one prefill chunk or token, and some air. */
-const RECORD_WAIT_S = 10;
 
 /** Connections to instances: one pool an endpoint, gone with it. The pool's token is sent here and nowhere else. */
 export class Upstreams {
@@ -39,15 +37,19 @@ export class Upstreams {
   }
 
   /**
-   * What the instance counted for a request that was cut off, or how long the process has been up that never saw it. Rejects when it
-   * cannot be asked, which is what a dead process looks like.
+   * What the instance counted for a request, once that is final, for which it waits up to `waitSeconds`; or how long the process has been up
+   * that does not know it. Rejects when it cannot be asked, which is what a dead process looks like.
    */
-  async record(endpoint: Endpoint, requestId: string): Promise<{ usage: Usage } | { unknownSinceMs: number }> {
+  async record(
+    endpoint: Endpoint,
+    requestId: string,
+    waitSeconds: number,
+  ): Promise<{ usage: Usage } | { unknownSinceMs: number } | "running"> {
     const answer = await this.#pool(endpoint).request({
       method: "GET",
-      path: `/internal/requests/${encodeURIComponent(requestId)}?wait_s=${RECORD_WAIT_S}`,
+      path: `/internal/requests/${encodeURIComponent(requestId)}?wait_s=${waitSeconds}`,
       headers: { [INSTANCE_HEADERS.authorization]: this.#authorization },
-      headersTimeout: (RECORD_WAIT_S + 5) * 1000,
+      headersTimeout: (waitSeconds + 5) * 1000,
       bodyTimeout: 5_000,
     });
     if (answer.statusCode === 404) {
@@ -55,8 +57,8 @@ export class Upstreams {
       return { unknownSinceMs: uptime_s * 1000 };
     }
     const record = (await answer.body.json()) as RequestRecord;
-    if (answer.statusCode !== 200 || !record.done) throw new Error(`record of ${requestId}: ${answer.statusCode}`);
-    return { usage: usageOf(record) };
+    if (answer.statusCode !== 200) throw new Error(`record of ${requestId}: ${answer.statusCode}`);
+    return record.done ? { usage: usageOf(record) } : "running";
   }
 
   async deleteSession(endpoint: Endpoint, key: string): Promise<void> {

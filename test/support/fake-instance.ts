@@ -62,6 +62,8 @@ export class FakeInstance implements AsyncDisposable {
   /** Answers of /internal/requests; a request that is not in it is unknown. */
   readonly records = new Map<string, Pick<RequestRecord, "prompt_tokens" | "completion_tokens" | "cached_tokens">>();
   uptimeSeconds = 1_000_000;
+  /** Answers nothing about requests: the connection breaks. */
+  mute = false;
   readonly #server: Server;
 
   private constructor(id: string) {
@@ -125,7 +127,8 @@ export class FakeInstance implements AsyncDisposable {
 
   #answerRecord(id: string, res: ServerResponse): void {
     const known = this.records.get(id);
-    if (known) json(res, 200, { id, done: true, ...known });
+    if (this.mute) res.destroy();
+    else if (known) json(res, 200, { id, done: true, ...known });
     else json(res, 404, { id: this.id, boot: "b", uptime_s: this.uptimeSeconds });
   }
 }

@@ -277,11 +277,15 @@ export class EmbeddedStore implements StateStore {
 
   async #reservations(which: (reservation: ReservationRecord) => boolean): Promise<Reservation[]> {
     await this.#settled();
-    const open = this.#parts.ledger.open().filter(which);
-    return open.map(({ requestId, tenant, instance, tokens, episode, at }) => ({
-      ...{ requestId, tenant, instance, tokens, at },
-      ...(episode && { episodeId: episode.id }),
-    }));
+    const { ledger, clock } = this.#parts;
+    const wall = clock.wall();
+    return ledger
+      .open()
+      .filter(which)
+      .map(({ requestId, tenant, instance, tokens, episode, at }) => ({
+        ...{ requestId, tenant, instance, tokens, ageMs: wall - at },
+        ...(episode && { episodeId: episode.id }),
+      }));
   }
 
   async #admitAgain(reservation: ReservationRecord, { tenant, instance, claims }: AdmitRequest): Promise<Admission> {

@@ -66,7 +66,7 @@ export interface ReservationReply {
   tokens: number;
   /** tenant/id of its episode. */
   who?: string;
-  at: number;
+  ageMs: number;
 }
 
 export function listOf<T>(list: LuaList<T> | undefined): T[] {
@@ -96,7 +96,7 @@ export function budgetOf({ scope, id, limit, spent, reserved, seconds, window, w
   return { scope, id, limit, spent, reserved, ...(resetSeconds !== undefined && { resetSeconds }) };
 }
 
-export function reservationOf({ id, tenant, instance, tokens, who, at }: ReservationReply): Reservation {
+export function reservationOf({ id, tenant, instance, tokens, who, ageMs }: ReservationReply): Reservation {
   const episodeId = who?.slice(tenant.length + 1);
-  return { requestId: id, tenant, instance, tokens, ...(episodeId !== undefined && { episodeId }), at };
+  return { requestId: id, tenant, instance, tokens, ...(episodeId !== undefined && { episodeId }), ageMs };
 }

@@ -152,7 +152,7 @@ local list = {}
 local function of(router)
   for _, id in ipairs(call('ZRANGE', P .. 'open:' .. router, 0, -1)) do
     local r = hgetall(P .. 'r:' .. id)
-    list[#list + 1] = { id = id, tenant = r.tenant, instance = r.instance, tokens = tonumber(r.tokens), who = r.who, at = tonumber(r.at), order = tonumber(r.order) }
+    list[#list + 1] = { id = id, tenant = r.tenant, instance = r.instance, tokens = tonumber(r.tokens), who = r.who, ageMs = wall - tonumber(r.at), order = tonumber(r.order) }
   end
 end
 of('')

@@ -1,0 +1,94 @@
+import { beforeEach, expect, test } from "vitest";
+import { FakeClock } from "../../test/support/fake-clock.ts";
+import { FakeSource } from "../../test/support/fake-instance.ts";
+import { poolPlan } from "../../test/support/pool.ts";
+import { settle as turns } from "../../test/support/settle.ts";
+import type { Usage } from "../api/backend.ts";
+import type { Endpoint } from "../core/endpoint.ts";
+import type { Reservation, StateStore } from "../core/store.ts";
+import { silentLogger } from "../lib/logger.ts";
+import { makeRouterMetrics } from "./metrics.ts";
+import { Reaper } from "./reaper.ts";
+import type { Upstreams } from "./upstream.ts";
+
+type Record = Awaited<ReturnType<Upstreams["record"]>>;
+
+let clock: FakeClock;
+let abandoned: Reservation[];
+/** What was settled, in tokens. */
+let spent: Map<string, number>;
+/** What each instance says; absent: it does not answer at all. */
+let says: Map<string, Record>;
+
+beforeEach(() => {
+  clock = new FakeClock();
+  abandoned = [];
+  spent = new Map();
+  says = new Map();
+});
+
+const left = (requestId: string, instance: string, ageMs: number): Reservation => ({
+  ...{ requestId, tenant: "", instance, tokens: 100, ageMs },
+});
+const USAGE: Usage = { promptTokens: 7, completionTokens: 2, cachedTokens: 0 };
+
+async function start(): Promise<Reaper> {
+  const store: Pick<StateStore, "abandonedReservations" | "settle"> = {
+    abandonedReservations: async () => abandoned.filter(({ requestId }) => !spent.has(requestId)),
+    settle: async (id, usage) => void spent.set(id, usage ? usage.promptTokens + usage.completionTokens : 0),
+  };
+  const upstreams: Pick<Upstreams, "record"> = {
+    record: ({ id }) => {
+      const answer = says.get(id);
+      return answer === undefined ? new Promise(() => {}) : Promise.resolve(answer);
+    },
+  };
+  const endpoint = (id: string): Endpoint => ({
+    ...{ uid: id, id, variant: "default", url: `http://${id}`, state: "Ready", restarts: 0 },
+  });
+  const reaper = new Reaper({
+    ...{ clock, log: silentLogger, metrics: makeRouterMetrics(poolPlan({ instances: 2 })) },
+    source: new FakeSource([endpoint("0"), endpoint("1")]),
+    store: store as StateStore,
+    upstreams: upstreams as Upstreams,
+  });
+  await reaper.start();
+  await turns();
+  return reaper;
+}
+
+test("what an instance never saw costs nothing, if it was there all the time; by the store's clock, whatever this one shows", async () => {
+  clock.stepWall(-3_600_000);
+  abandoned = [left("younger", "0", 5_000), left("older", "0", 20_000)];
+  says.set("0", { unknownSinceMs: 10_000 });
+  await start();
+  expect([...spent]).toEqual([
+    ["younger", 0],
+    ["older", 100],
+  ]);
+});
+
+test("what an instance has had time to forget costs all of it", async () => {
+  abandoned = [left("a", "0", 600_001)];
+  says.set("0", { unknownSinceMs: 86_400_000 });
+  await start();
+  expect(spent.get("a")).toBe(100);
+});
+
+test("what still runs is asked about again", async () => {
+  abandoned = [left("a", "0", 1_000)];
+  says.set("0", "running");
+  await start();
+  says.set("0", { usage: USAGE });
+  expect(spent.size).toBe(0);
+  clock.advance(1_000);
+  await turns();
+  expect(spent.get("a")).toBe(9);
+});
+
+test("an instance that does not answer holds up its own alone", async () => {
+  abandoned = [left("a", "0", 1_000), left("b", "1", 1_000)];
+  says.set("1", { usage: USAGE });
+  await start();
+  expect([...spent]).toEqual([["b", 9]]);
+});
