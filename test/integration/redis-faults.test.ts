@@ -36,6 +36,11 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     const { spent, reserved } = await store.budget(KEY, "t");
     return [spent, reserved];
   };
+  const admitted = async (store: RedisStore) => {
+    const request = ask({ claims: [KEY] });
+    await store.admit(request);
+    return request;
+  };
   const isBack = (store: RedisStore) => eventually("the store is back", () => kept(store).then(() => true));
 
   test("200 concurrent requests of three routers on a budget that fits 10: exactly those", async () => {
@@ -201,6 +206,64 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect(dead.holds(held.requestId)).toBe(false);
     await dead.settle(held.requestId, usage(70));
     expect(await kept(alive)).toEqual([70, 0]);
+  });
+
+  test("a settlement whose answer was lost, before the server was killed and started again, is charged once", async () => {
+    const server = await serve();
+    const wire = stack.use(await TcpProxy.start(server.port));
+    const store = await open(`redis://127.0.0.1:${wire.port}`);
+    // The server knows the scripts by now.
+    await store.settle((await admitted(store)).requestId, null);
+    const held = await admitted(store);
+    wire.loseAnswers();
+    await expect(store.settle(held.requestId, usage(70))).rejects.toMatchObject({ code: "store_unavailable" });
+    await server.end("SIGKILL");
+    await server.start();
+    wire.heal();
+    await isBack(store);
+    await store.settle(held.requestId, usage(70));
+    expect(await kept(store)).toEqual([70, 0]);
+  });
+
+  test("what others have settled does not come back with a router that was cut off, when the server is another one by then", async () => {
+    const server = await serve();
+    const wire = stack.use(await TcpProxy.start(server.port));
+    let now = Date.now();
+    const time = () => ({ now, wall: now });
+    const [lost, other] = [await open(`redis://127.0.0.1:${wire.port}`, { time }), await open(server.url, { time })];
+    const held = ask({ claims: [KEY] });
+    await lost.admit(held);
+    wire.partition();
+    now += 15_001;
+    await eventually("it is taken for gone", async () => (await other.abandonedReservations()).length > 0);
+    await other.settle(held.requestId, usage(70));
+    for (let restarts = 0; restarts < 2; restarts++) {
+      await server.end("SIGKILL");
+      await server.start();
+      await isBack(other);
+      if (restarts === 0) wire.heal();
+      await isBack(lost);
+      expect(await kept(other)).toEqual([70, 0]);
+    }
+    await lost.settle(held.requestId, usage(70));
+    expect(await kept(other)).toEqual([70, 0]);
+  });
+
+  test("an admission that arrives after its router has given up on the connection reserves nothing", async () => {
+    const server = await serve();
+    const wire = stack.use(await TcpProxy.start(server.port));
+    const [late, other] = [await open(`redis://127.0.0.1:${wire.port}`), await open(server.url)];
+    // The server knows the script by now.
+    await other.settle((await admitted(other)).requestId, null);
+    wire.hold();
+    await expect(late.admit(ask({ claims: [KEY] }))).rejects.toMatchObject({ code: "store_unavailable" });
+    await isBack(late);
+    await late.poll();
+    await wire.deliver();
+    expect(await kept(other)).toEqual([0, 0]);
+    // Nor does it undo what the router holds by now.
+    const held = await admitted(late);
+    expect([late.holds(held.requestId), await other.abandonedReservations()]).toEqual([true, []]);
   });
 
   test("a budget that a router has seen spent is denied without a question to the store, until its window or episode ends", async () => {

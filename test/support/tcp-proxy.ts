@@ -7,6 +7,9 @@ export class TcpProxy implements AsyncDisposable {
   readonly #pairs = new Set<[Socket, Socket]>();
   readonly #stalled = new Set<[Socket, Socket]>();
   #silent = false;
+  #deaf = false;
+  /** What clients have said on connections that are held, in order. */
+  readonly #held = new Map<[Socket, Socket], Buffer[]>();
   /** Connections accepted so far. */
   connections = 0;
 
@@ -21,10 +24,14 @@ export class TcpProxy implements AsyncDisposable {
         [upstream, client],
       ] as const) {
         from.on("data", (bytes) => {
-          if (!this.#silent && !this.#stalled.has(pair)) to.write(bytes);
+          const held = from === client ? this.#held.get(pair) : undefined;
+          if (held) held.push(bytes);
+          else if (this.#deaf && from === upstream) return;
+          else if (!this.#silent && !this.#stalled.has(pair)) to.write(bytes);
         });
         from.on("error", () => {});
         from.on("close", () => {
+          if (from === client && this.#held.has(pair)) return;
           to.destroy();
           this.#pairs.delete(pair);
           this.#stalled.delete(pair);
@@ -54,10 +61,36 @@ export class TcpProxy implements AsyncDisposable {
     for (const pair of this.#pairs) this.#stalled.add(pair);
   }
 
+  /** From now on what clients say arrives, and no answer does. */
+  loseAnswers(): void {
+    this.#deaf = true;
+  }
+
+  /** What clients say on the connections there are is kept back, and so is that they close them; new connections pass. */
+  hold(): void {
+    for (const pair of this.#pairs) this.#held.set(pair, []);
+  }
+
+  /** What was kept back arrives, late; resolves when the server has taken all of it. */
+  async deliver(): Promise<void> {
+    const held = [...this.#held];
+    this.#held.clear();
+    await Promise.all(
+      held.map(async ([[client, upstream], said]) => {
+        for (const bytes of said) upstream.write(bytes);
+        if (!client.destroyed) return;
+        const closed = once(upstream, "close");
+        upstream.end();
+        await closed;
+      }),
+    );
+  }
+
   /** New connections pass; the old ones, which have lost bytes, are cut. */
   heal(): void {
     this.cut();
     this.#silent = false;
+    this.#deaf = false;
   }
 
   /** Breaks every connection. */

@@ -35,8 +35,9 @@ export class Journal {
     return [...this.#unsettled];
   }
 
+  /** But for those that others were free to settle: they must never come back. */
   get holds(): { id: string; r: Hold }[] {
-    return [...this.#holds].map(([id, r]) => ({ id, r }));
+    return [...this.#holds].flatMap(([id, r]) => (this.#lost.has(id) ? [] : [{ id, r }]));
   }
 
   /** What the store has of this router; everything else is given up. */

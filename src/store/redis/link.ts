@@ -92,7 +92,7 @@ export class Link {
 
   async #script(name: keyof typeof SCRIPTS, args: object): Promise<unknown> {
     const { prefix, router, ttlMs, time } = this.#options;
-    const common = { router, ttl: ttlMs, leaseMs: LEASE_MS, dutyMs: DUTY_MS, ...time?.() };
+    const common = { router, join: this.joins, ttl: ttlMs, leaseMs: LEASE_MS, dutyMs: DUTY_MS, ...time?.() };
     try {
       const connection = this.#connection;
       if (!connection) throw unavailable(this.#why);

@@ -4,14 +4,15 @@
  *
  * `now` decides (deadlines, leases) and `wall` is shown and opens windows: both are this server's clock. Only tests give others.
  * `A.run` is the server's run id that the router knows: another one means that the server was restarted or replaced, and nothing is
- * decided until the routers have said what they hold (the reassert script).
+ * decided until the routers have said what they hold (the reassert script). `A.join` counts how often the router has said so: what comes late,
+ * over a connection that it has given up, is not done any more.
  */
 export const COMMON = `
 local P, A, call = KEYS[1], cjson.decode(ARGV[1]), redis.call
 local function clock() local t = call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000) end
 local now = A.now or clock()
 local wall = A.wall or now
-if A.run and (call('HGET', P .. 'meta', 'run') ~= A.run or not call('ZSCORE', P .. 'routers', A.router)) then
+if A.run and (call('HGET', P .. 'meta', 'run') ~= A.run or tonumber(call('HGET', P .. 'joins', A.router)) ~= A.join) then
   return redis.error_reply('-REASSERT the store was restarted, or has given this router up')
 end
 local function hgetall(key)

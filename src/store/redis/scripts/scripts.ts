@@ -13,6 +13,9 @@ const STREAM_KEPT = 10_000;
 /** Events in one answer of `tick`. */
 export const TICK_EVENTS = 500;
 
+/** How long a router that was given up is known to have been, in milliseconds. */
+const GONE_KEPT_MS = 86_400_000;
+
 /** Settlements of a router that are remembered: more than can be on their way at once. */
 const SETTLED_KEPT = 1_000;
 
@@ -219,7 +222,10 @@ for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMI
   if A.timed and call('HINCRBY', late, A.router, 1) >= A.lateTicks then
     disownAll(router)
     call('ZREM', P .. 'routers', router)
+    call('HDEL', P .. 'joins', router)
     call('DEL', late, P .. 'settled:' .. router)
+    call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', now - ${GONE_KEPT_MS})
+    call('ZADD', P .. 'gone', now, router)
   end
 end
 for _, who in ipairs(call('ZRANGEBYSCORE', P .. 'wake', '-inf', now, 'LIMIT', 0, 500)) do find(who) end
@@ -239,13 +245,16 @@ return cjson.encode({ duty = mine, last = last, list = list })
   /**
    * A router is here, on a server that calls itself \`newRun\`, and says what it holds. After a restart of the server nothing is decided until
    * every router has done so, or its lease has run out: a copy that took over may not know their latest reservations, and brings them
-   * back here. What the store has of this router and the router does not know is given up.
+   * back here, unless others were free to settle them. What the store has of this router and the router does not know is given up.
    */
   reassert: script(
     EPISODES,
     LEDGER,
     `
 local meta = P .. 'meta'
+if A.join < tonumber(call('HGET', P .. 'joins', A.router) or 0) then return redis.error_reply('-STALE it has joined again since') end
+call('HSET', P .. 'joins', A.router, A.join)
+local restore = A.restore and call('ZREM', P .. 'gone', A.router) == 0
 local run = call('HGET', meta, 'run')
 if run and run ~= A.newRun and call('HGET', meta, 'pending') ~= A.newRun then
   call('HSET', meta, 'pending', A.newRun)
@@ -258,7 +267,7 @@ local keep, settled = {}, {}
 for _, id in ipairs(call('LRANGE', P .. 'settled:' .. A.router, 0, -1)) do settled[id] = true end
 for _, h in ipairs(A.holds) do
   keep[h.id] = true
-  if A.restore and not settled[h.id] and call('EXISTS', P .. 'r:' .. h.id) == 0 then
+  if restore and not settled[h.id] and call('EXISTS', P .. 'r:' .. h.id) == 0 then
     local r = h.r
     local e = r.who and load(r.who)
     if e and e.n ~= tonumber(r.n) then e = nil end
@@ -303,6 +312,7 @@ return cjson.encode({
     `
 disownAll(A.router)
 call('ZREM', P .. 'routers', A.router)
+call('HDEL', P .. 'joins', A.router)
 call('DEL', P .. 'late:' .. A.router, P .. 'settled:' .. A.router)
 if call('HGET', P .. 'meta', 'duty') == A.router then call('HDEL', P .. 'meta', 'duty') end
 return '{}'
