@@ -5,7 +5,7 @@ import { LLMPoolError } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
 import type { Identity } from "./identify.ts";
-import type { LiveCall } from "./live.ts";
+import type { LiveCall, Watch } from "./live.ts";
 import type { InferenceRequest, Route } from "./request.ts";
 
 /** The caller closed its connection; never sent, only told apart. */
@@ -42,6 +42,8 @@ export class Call implements LiveCall {
   firstTokenAt = 0;
   tokens = 0;
   lastTokenAt = 0;
+  watch: Watch | undefined = undefined;
+  place = -1;
 
   constructor(id: string, route: Route, answer: Answer, startedAt: number) {
     this.id = id;

@@ -2,6 +2,7 @@ import type { ServerResponse } from "node:http";
 import type { EpisodeCreate } from "../api/http.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
 import type { Episode, EpisodeEvent, EpisodeSettings, StateStore } from "../core/store.ts";
+import { Bag, type Bagged } from "../lib/bag.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import { eventObject, heartbeatObject } from "./views.ts";
@@ -49,7 +50,7 @@ interface Subscriber {
 }
 
 /** Something that runs for an episode. */
-export interface EpisodeWork {
+export interface EpisodeWork extends Bagged {
   /** The episode has this much time from now on, in milliseconds. */
   extended(remainingMs: number): void;
   /** It is over, and so is this. */
@@ -71,7 +72,7 @@ export interface EpisodeWatchDeps {
 export class EpisodeWatch {
   readonly #deps: EpisodeWatchDeps;
   /** Running requests by episode, so that an end can cut them off. */
-  readonly #running = new Map<string, Set<EpisodeWork>>();
+  readonly #running = new Map<string, Bag<EpisodeWork>>();
   /** Those that ended since the last beat: work that was admitted in that very moment is told, too. */
   readonly #ended = new Map<string, LLMPoolError>();
   readonly #subscribers = new Map<string, Set<Subscriber>>();
@@ -103,11 +104,15 @@ export class EpisodeWatch {
     const key = keyOf(tenant, episodeId);
     const over = this.#ended.get(key);
     if (over) work.ended(over);
-    const set = this.#running.get(key) ?? new Set();
-    this.#running.set(key, set.add(work));
+    let bag = this.#running.get(key);
+    if (!bag) {
+      bag = new Bag();
+      this.#running.set(key, bag);
+    }
+    bag.add(work);
     return () => {
-      set.delete(work);
-      if (set.size === 0) this.#running.delete(key);
+      bag.delete(work);
+      if (bag.size === 0) this.#running.delete(key);
     };
   }
 
@@ -176,14 +181,14 @@ export class EpisodeWatch {
     const data = eventObject(id, event);
     for (const subscriber of this.#subscribers.get(key) ?? []) subscriber.send(event.kind, data, event.seq);
     if (event.kind === "extended") {
-      for (const work of this.#running.get(key) ?? []) work.extended(episode.remainingMs);
+      for (const work of this.#running.get(key)?.list() ?? []) work.extended(episode.remainingMs);
     }
     if (event.kind !== "ended") return;
     this.#active.delete(key);
     this.#deps.onEnded(episode);
     const reason = abortError(episode);
     this.#ended.set(key, reason);
-    for (const work of [...(this.#running.get(key) ?? [])]) work.ended(reason);
+    for (const work of this.#running.get(key)?.list() ?? []) work.ended(reason);
     for (const subscriber of [...(this.#subscribers.get(key) ?? [])]) subscriber.end();
   }
 

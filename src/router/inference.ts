@@ -124,6 +124,7 @@ export class Inference {
       episodeId === undefined
         ? () => {}
         : watch.track(caller.tenant, episodeId, {
+            place: -1,
             ended: (reason) => call.abort.abort(reason),
             extended: (remainingMs) => {
               call.episodeEnd = clock.now() + remainingMs;

@@ -1,3 +1,4 @@
+import { Bag, type Bagged } from "../lib/bag.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Answer } from "./answer.ts";
 
@@ -9,13 +10,15 @@ const COMMENT_EVERY_MS = 10_000;
 const UNREAD_LIMIT_MS = 30_000;
 const SWEEP_MS = 250;
 
-export interface LiveCall {
+export interface LiveCall extends Bagged {
   readonly answer: Answer;
   readonly startedAt: number;
   readonly streaming: boolean;
   /** What it waits for, in a word or two (`queued 3`, `prefill`); undefined once tokens flow. */
   readonly waitsFor: string | undefined;
   readonly tokens: number;
+  /** Of `LiveCalls`: made when it looks for the first time. */
+  watch: Watch | undefined;
 }
 
 export interface LiveCallsDeps<C> {
@@ -26,7 +29,7 @@ export interface LiveCallsDeps<C> {
   onUnread: (call: C) => void;
 }
 
-interface Watch {
+export interface Watch {
   commentAt: number;
   unreadSince: number | undefined;
   unread: number;
@@ -37,7 +40,7 @@ interface Watch {
 /** What calls need as time passes, for all of them from one timer. Most calls end before it looks at them once, and cost it nothing. */
 export class LiveCalls<C extends LiveCall> {
   readonly #deps: LiveCallsDeps<C>;
-  readonly #calls = new Map<C, Watch | undefined>();
+  readonly #calls = new Bag<C>();
   #cancel: (() => void) | undefined;
 
   constructor(deps: LiveCallsDeps<C>) {
@@ -49,7 +52,7 @@ export class LiveCalls<C extends LiveCall> {
   }
 
   add(call: C): void {
-    this.#calls.set(call, undefined);
+    this.#calls.add(call);
     this.#cancel ??= this.#deps.clock.after(SWEEP_MS, this.#sweep);
   }
 
@@ -65,9 +68,9 @@ export class LiveCalls<C extends LiveCall> {
   #sweep = (): void => {
     const { clock } = this.#deps;
     const now = clock.now();
-    for (const [call, known] of this.#calls) {
-      const watch = known ?? newWatch(call);
-      if (!known) this.#calls.set(call, watch);
+    for (const call of this.#calls.list()) {
+      call.watch ??= newWatch(call);
+      const { watch } = call;
       if (call.streaming) {
         this.#speak(call, watch, now);
         this.#unread(call, watch, now);
