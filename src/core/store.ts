@@ -17,7 +17,8 @@ export interface StateStore {
   admit(request: AdmitRequest): Promise<Admission>;
   /**
    * Gives back what a reservation did not use. Only the first call for a requestId counts. `usage` null: the request never reached an
-   * instance. Completion tokens are progress of its episode, event `llm_response`.
+   * instance. Completion tokens are progress of its episode, event `llm_response`. Whoever asks sees it at once; a crash within the next moment may leave
+   * the reservation open, which only counts more until it is proved.
    */
   settle(requestId: string, usage: Usage | null): Promise<void>;
   /** Reservations that no settle has closed, oldest first: after a crash, what the router must ask the instances about. */

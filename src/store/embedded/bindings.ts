@@ -86,7 +86,7 @@ export class Bindings {
     const durable = before.instance !== value.instance || before.episodeId !== value.episodeId;
     if (durable || value.lastUsedAt - known.storedUse > USE_STEP_MS) {
       journal.bindings.mark(known);
-      commits.soon();
+      commits.later();
     }
     return {
       durable,

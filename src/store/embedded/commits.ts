@@ -8,6 +8,8 @@ import type { EpisodeRecord } from "./records.ts";
 
 /** How long after a failed commit the next one is tried when no request asks for one before, in milliseconds. */
 const RETRY_MS = 1_000;
+/** How long what nobody waits for (settlements, progress) is collected, in milliseconds. A crash before leaves reservations to be proved. */
+export const COLLECT_MS = 50;
 
 type Listener = (episode: Episode, event: EpisodeEvent) => void;
 
@@ -20,6 +22,7 @@ interface Batch {
 
 /**
  * Group commit: all that happens in one turn of the event loop is one transaction at its end, and everyone who took part waits for that.
+ * A turn with nothing but admissions writes only these; what nobody waits for is collected over many turns.
  * When it fails, what must not happen unless it is durable (admissions, starts) is undone, and all who took part are refused; the rest
  * (tokens that were used, ends) stays true in memory and is written as soon as the disk allows. Events are told after the transaction.
  */
@@ -31,6 +34,9 @@ export class Commits {
   #batch: Batch | undefined;
   #outbox: { record: EpisodeRecord; episode: Episode; event: EpisodeEvent }[] = [];
   #immediate: NodeJS.Immediate | undefined;
+  /** The next transaction takes everything, not only admissions. */
+  #everything = false;
+  #cancelCollect: (() => void) | undefined;
   #cancelRetry: () => void = () => {};
   #failing = false;
   #closed = false;
@@ -43,6 +49,12 @@ export class Commits {
 
   /** Takes part in this turn's transaction. Resolves when it is durable; rejects with `store_unavailable` after calling `undo`. */
   join(undo?: () => void): Promise<void> {
+    this.#everything = true;
+    return this.joinAdmissions(undo);
+  }
+
+  /** As `join`, for who needs no more than `Journal.commitAdmissions` writes. */
+  joinAdmissions(undo?: () => void): Promise<void> {
     const batch = this.#open();
     if (undo) batch.undo.push(undo);
     return batch.done;
@@ -50,12 +62,19 @@ export class Commits {
 
   /** Sees to it that what was marked is written at the end of this turn. */
   soon(): void {
+    this.#everything = true;
     this.#open();
+  }
+
+  /** Sees to it that what was marked is written within COLLECT_MS. */
+  later(): void {
+    if (this.#closed) throw closedError();
+    this.#cancelCollect ??= this.#clock.after(COLLECT_MS, this.#collected);
   }
 
   /** Resolves when nothing that was done before waits to be written; also when that failed. */
   async settled(): Promise<void> {
-    await this.#batch?.done.catch(() => {});
+    await this.durable().catch(() => {});
   }
 
   /** Rejects when something that was done before is not durable yet and cannot be made so. */
@@ -66,7 +85,8 @@ export class Commits {
   emit(record: EpisodeRecord, episode: Episode, event: EpisodeEvent): void {
     this.#journal.addEvent(record, event);
     this.#outbox.push({ record, episode, event });
-    this.soon();
+    if (event.kind === "progress") this.later();
+    else this.soon();
   }
 
   listen(listener: Listener): () => void {
@@ -77,10 +97,12 @@ export class Commits {
   /** Writes what waits, then takes no more. */
   close(): void {
     if (this.#closed) return;
+    this.#everything = true;
     if (this.#batch || this.#journal.isDirty) this.#flush();
     this.#closed = true;
     clearImmediate(this.#immediate);
     this.#cancelRetry();
+    this.#cancelCollect?.();
     this.#listeners.clear();
   }
 
@@ -95,25 +117,39 @@ export class Commits {
     return this.#batch;
   }
 
+  readonly #collected = (): void => {
+    this.#cancelCollect = undefined;
+    if (!this.#closed) this.soon();
+  };
+
   #flush(): void {
     clearImmediate(this.#immediate);
     const batch = this.#batch;
+    const everything = this.#everything;
     this.#batch = undefined;
+    this.#everything = false;
     let failure: LLMPoolError | undefined;
     try {
-      this.#journal.commit();
+      if (everything) this.#journal.commit();
+      else this.#journal.commitAdmissions();
       if (this.#failing) this.#log.info("the state directory can be written again");
       this.#failing = false;
     } catch (error) {
       failure = this.#failed(error);
       for (const undo of batch?.undo.reverse() ?? []) undo();
     }
+    if (everything) this.#tellAll();
+    if (failure) batch?.reject(failure);
+    else batch?.resolve();
+  }
+
+  #tellAll(): void {
+    this.#cancelCollect?.();
+    this.#cancelCollect = undefined;
     const outbox = this.#outbox;
     this.#outbox = [];
     for (const { record, episode, event } of outbox)
       if (!record.gone || event.kind === "ended") this.#tell(episode, event);
-    if (failure) batch?.reject(failure);
-    else batch?.resolve();
   }
 
   #failed(error: unknown): LLMPoolError {

@@ -107,8 +107,11 @@ export class Episodes {
   /** A request of it was admitted. Written only where it matters after a crash. */
   admitted(record: EpisodeRecord): void {
     record.life.running++;
-    touch(record.life, this.#deps.clock.now());
-    if (record.settings.idleTimeoutSeconds > 0) this.#deps.journal.episodes.mark(record);
+    const { clock, journal, commits } = this.#deps;
+    touch(record.life, clock.now());
+    if (record.settings.idleTimeoutSeconds === 0) return;
+    journal.episodes.mark(record);
+    commits.later();
   }
 
   /** A request of it is over. */

@@ -46,6 +46,22 @@ describe("a commit", () => {
     expect(journal.isDirty).toBe(false);
   });
 
+  test("of admissions brings in new reservations, and leaves both halves of a settlement to the next whole one", () => {
+    const { journal, rows } = setup();
+    const [settled, running] = [reservation(1), reservation(2)];
+    journal.reservations.mark(settled);
+    journal.commitAdmissions();
+    expect(rows()).toEqual(["r1"]);
+    settled.gone = true;
+    for (const record of [settled, running]) journal.reservations.mark(record);
+    journal.commitAdmissions();
+    expect(rows()).toEqual(["r1", "r2"]);
+    expect(journal.isDirty).toBe(true);
+    journal.commit();
+    expect(rows()).toEqual(["r2"]);
+    expect(journal.isDirty).toBe(false);
+  });
+
   test("that fails in the middle writes nothing, and the next one writes all of it", () => {
     const { journal, rows } = setup();
     const [good, bad] = [reservation(1), reservation(2, 0.5)];

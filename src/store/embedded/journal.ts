@@ -1,7 +1,7 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import type { EpisodeEvent } from "../../core/store.ts";
 import type { Stamp } from "./boot-clock.ts";
-import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord } from "./records.ts";
+import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord, Row } from "./records.ts";
 import { Table } from "./table.ts";
 
 /** Events kept per episode: the latest. */
@@ -14,6 +14,8 @@ export interface Moment extends Stamp {
   ms: number;
 }
 
+type Written = Omit<Table<Row>, "mark">;
+
 /**
  * Brings the tables up to what memory holds, one transaction a call. It writes the state of changed records, not the changes: what was
  * admitted and settled between two commits costs nothing. An append-only audit of every admit, settle, denial, extension, expiry and move
@@ -24,6 +26,8 @@ export class Journal {
   readonly buckets: Table<BucketRecord>;
   readonly reservations: Table<ReservationRecord>;
   readonly bindings: Table<BindingRecord>;
+  readonly #tables: readonly Written[];
+  readonly #admission: readonly Written[];
   readonly #db: DatabaseSync;
   readonly #now: () => Moment;
   readonly #bootRow: number;
@@ -42,6 +46,8 @@ export class Journal {
     this.buckets = new Table(db, "buckets", 7, bucketValues);
     this.reservations = new Table(db, "reservations", 7, reservationValues);
     this.bindings = new Table(db, "bindings", 7, bindingValues);
+    this.#tables = [this.episodes, this.buckets, this.reservations, this.bindings];
+    this.#admission = [this.buckets, this.reservations];
     this.#sql = {
       begin: db.prepare("BEGIN IMMEDIATE"),
       commit: db.prepare("COMMIT"),
@@ -80,8 +86,7 @@ export class Journal {
   /** Throws what SQLite throws; everything stays to be written by the next call. */
   commit(): void {
     this.#moment = this.#now();
-    this.#sql.begin.run();
-    try {
+    this.#transaction(() => {
       for (const table of this.#tables) table.write();
       for (const { episode, event } of this.#events) {
         const { seq, kind, at, data } = event;
@@ -89,6 +94,31 @@ export class Journal {
       }
       // After the events: an episode that came and went in one turn leaves none.
       for (const row of this.#forgotten) this.#sql.dropEvents.run(row);
+    });
+    for (const table of this.#tables) table.written();
+    this.#events = [];
+    this.#forgotten = [];
+  }
+
+  /**
+   * As `commit`, but only what an admission to a known episode needs: its reservation, and what that refers to. The rest is whole without
+   * it: a settlement's two halves (less reserved, more spent) are both left to the next `commit`.
+   */
+  commitAdmissions(): void {
+    this.#transaction(() => {
+      for (const table of this.#admission) table.insert();
+    });
+    for (const table of this.#admission) table.inserted();
+  }
+
+  close(): void {
+    this.#db.close();
+  }
+
+  #transaction(write: () => void): void {
+    this.#sql.begin.run();
+    try {
+      write();
       this.#sql.commit.run();
     } catch (error) {
       // Some errors (a full disk) have rolled back by themselves.
@@ -96,17 +126,6 @@ export class Journal {
       for (const table of this.#tables) table.prune();
       throw error;
     }
-    for (const table of this.#tables) table.written();
-    this.#events = [];
-    this.#forgotten = [];
-  }
-
-  close(): void {
-    this.#db.close();
-  }
-
-  get #tables() {
-    return [this.episodes, this.buckets, this.reservations, this.bindings] as const;
   }
 
   #episodeValues({

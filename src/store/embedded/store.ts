@@ -54,7 +54,7 @@ export interface StoreStats {
 
 /**
  * The StateStore of one router. Each method decides and changes memory in one go, without waiting, and then waits for the group commit;
- * so no two calls ever see each other half done. A denial, and whatever changes nothing durable, waits for nothing. After a rejection
+ * so no two calls ever see each other half done. A denial, a settlement, and whatever changes nothing durable, waits for nothing. After a rejection
  * with `store_unavailable` an admission, a start or a move has not happened; a settlement, progress or end has, and is written later.
  */
 export class EmbeddedStore implements StateStore {
@@ -110,7 +110,9 @@ export class EmbeddedStore implements StateStore {
       budgets: this.#views(limits),
       ...(episode && { episode: episodes.view(episode) }),
     };
-    if (undo.length > 0) await commits.join(() => undo.reverse().forEach((step) => void step()));
+    const undoAll = () => undo.reverse().forEach((step) => void step());
+    if ((episode && !found) || bound?.durable) await commits.join(undoAll);
+    else if (undo.length > 0) await commits.joinAdmissions(undoAll);
     return admission;
   }
 
@@ -118,7 +120,7 @@ export class EmbeddedStore implements StateStore {
     this.#mustBeOpen();
     const { ledger, episodes, commits, clock, log } = this.#parts;
     const reservation = ledger.find(requestId);
-    if (!reservation) return commits.durable();
+    if (!reservation) return;
     const { episode, recovered, tokens, instance } = reservation;
     const isLive = episode !== undefined && !recovered && episodes.isActive(episode);
     if (isLive) touch(episode.life, clock.now());
@@ -128,7 +130,7 @@ export class EmbeddedStore implements StateStore {
       log.error("an instance used more than was reserved", { request: requestId, instance, reserved: tokens, used });
     }
     if (isLive && usage && usage.completionTokens > 0) episodes.progress(episode, "llm_response", { tokens: used });
-    await commits.join();
+    commits.later();
   }
 
   async openReservations(): Promise<Reservation[]> {

@@ -6,7 +6,10 @@ export class Table<R extends Row> {
   readonly #replace: StatementSync;
   readonly #delete: StatementSync;
   readonly #values: (record: R) => SQLInputValue[];
-  #dirty: R[] = [];
+  /** Records that the table does not have. */
+  #fresh: R[] = [];
+  /** Those that it has, as they were. */
+  #changed: R[] = [];
 
   /** `values` are all columns but the first, which is `row`. */
   constructor(db: DatabaseSync, name: string, columns: number, values: (record: R) => SQLInputValue[]) {
@@ -16,34 +19,50 @@ export class Table<R extends Row> {
   }
 
   get isDirty(): boolean {
-    return this.#dirty.length > 0;
+    return this.#fresh.length > 0 || this.#changed.length > 0;
   }
 
   mark(record: R): void {
     if (record.dirty) return;
     record.dirty = true;
-    this.#dirty.push(record);
+    (record.stored ? this.#changed : this.#fresh).push(record);
   }
 
-  /** Inside of a transaction; nothing is forgotten before `written`. */
+  /** Inside of a transaction; nothing is forgotten before `inserted`. */
+  insert(): void {
+    for (const record of this.#fresh) if (!record.gone) this.#replace.run(record.row, ...this.#values(record));
+  }
+
+  /** Brings in all changes, the new records too; nothing is forgotten before `written`. */
   write(): void {
-    for (const record of this.#dirty) {
-      if (!record.gone) this.#replace.run(record.row, ...this.#values(record));
-      else if (record.stored) this.#delete.run(record.row);
+    this.insert();
+    for (const record of this.#changed) {
+      if (record.gone) this.#delete.run(record.row);
+      else this.#replace.run(record.row, ...this.#values(record));
     }
   }
 
   /** It was not committed: forgets what came and went in the meantime, so that a disk that stays full fills no memory. */
   prune(): void {
-    this.#dirty = this.#dirty.filter((record) => !record.gone || record.stored);
+    this.#fresh = this.#fresh.filter((record) => !record.gone);
   }
 
-  /** The transaction was committed. */
-  written(): void {
-    for (const record of this.#dirty) {
+  /** What `insert` did was committed. */
+  inserted(): void {
+    for (const record of this.#fresh) {
       record.dirty = false;
       record.stored = !record.gone;
     }
-    this.#dirty = [];
+    this.#fresh = [];
+  }
+
+  /** What `write` did was committed. */
+  written(): void {
+    this.inserted();
+    for (const record of this.#changed) {
+      record.dirty = false;
+      record.stored = !record.gone;
+    }
+    this.#changed = [];
   }
 }
