@@ -84,7 +84,8 @@ export class Relay implements Dispatcher.DispatchHandler {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#stream) {
-      if (!this.#relay(this.#splitter.push(chunk))) {
+      // Once, however many pieces were on their way already.
+      if (!this.#relay(this.#splitter.push(chunk)) && !controller.paused) {
         controller.pause();
         this.#answer.onDrain(() => controller.resume());
       }

@@ -74,7 +74,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   let closing: Promise<void> | undefined;
 
   const metrics = makeRouterMetrics(plan);
-  const upstreams = new Upstreams(options.token);
+  const upstreams = new Upstreams(options.token, clock);
   const live = new LiveCalls<Call>({
     clock,
     onTokens: ({ tenant, episodeId }) => {

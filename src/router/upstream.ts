@@ -1,20 +1,29 @@
-import { type Dispatcher, Pool } from "undici";
+import type { Dispatcher } from "undici";
 import type { Usage } from "../api/backend.ts";
 import { INSTANCE_HEADERS, type InstanceIdentity, type RequestRecord } from "../api/instance.ts";
 import type { Endpoint } from "../core/endpoint.ts";
+import type { Clock } from "../lib/clock.ts";
+import { Connections } from "./connections.ts";
 
-/** How long an instance has to accept a connection, in milliseconds. It is one machine or one cluster network away. */
-const CONNECT_MS = 5_000;
+/** How long an instance has to answer a question that needs no model, in milliseconds. */
+const ANSWER_MS = 10_000;
 
-/** Connections to instances: one pool an endpoint, gone with it. The pool's token is sent here and nowhere else. */
+/** Connections to instances: those of an endpoint are gone with it. The pool's token is sent here and nowhere else. */
 export class Upstreams {
-  readonly #pools = new Map<string, Pool>();
-  readonly #authorization: string;
+  readonly #connections = new Map<string, Connections>();
+  readonly #clock: Clock;
+  readonly #authorization: readonly string[];
+  readonly #jsonHeaders: readonly string[];
 
-  constructor(token: string) {
-    this.#authorization = `Bearer ${token}`;
+  /** Throws when the token could not stand in a header. */
+  constructor(token: string, clock: Clock) {
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error("the pool's token must be printable ASCII without spaces");
+    this.#clock = clock;
+    this.#authorization = [INSTANCE_HEADERS.authorization, `Bearer ${token}`];
+    this.#jsonHeaders = [...this.#authorization, "content-type", "application/json"];
   }
 
+  /** The episode's and the request's own deadlines rule; a silent prefill is no fault. */
   dispatch(
     endpoint: Endpoint,
     path: string,
@@ -22,18 +31,7 @@ export class Upstreams {
     body: Buffer,
     handler: Dispatcher.DispatchHandler,
   ): void {
-    this.#pool(endpoint).dispatch(
-      {
-        method: "POST",
-        path,
-        headers: [INSTANCE_HEADERS.authorization, this.#authorization, "content-type", "application/json", ...headers],
-        body,
-        // The episode's and the request's own deadlines rule; a silent prefill is no fault.
-        headersTimeout: 0,
-        bodyTimeout: 0,
-      },
-      handler,
-    );
+    this.#of(endpoint).dispatch({ method: "POST", path, headers: [...this.#jsonHeaders, ...headers], body }, handler);
   }
 
   /**
@@ -45,12 +43,11 @@ export class Upstreams {
     requestId: string,
     waitSeconds: number,
   ): Promise<{ usage: Usage } | { unknownSinceMs: number } | "running"> {
-    const answer = await this.#pool(endpoint).request({
+    const answer = await this.#of(endpoint).request({
       method: "GET",
       path: `/internal/requests/${encodeURIComponent(requestId)}?wait_s=${waitSeconds}`,
-      headers: { [INSTANCE_HEADERS.authorization]: this.#authorization },
-      headersTimeout: (waitSeconds + 5) * 1000,
-      bodyTimeout: 5_000,
+      headers: [...this.#authorization],
+      signal: AbortSignal.timeout(waitSeconds * 1000 + ANSWER_MS),
     });
     if (answer.statusCode === 404) {
       const { uptime_s } = (await answer.body.json()) as InstanceIdentity;
@@ -62,38 +59,35 @@ export class Upstreams {
   }
 
   async deleteSession(endpoint: Endpoint, key: string): Promise<void> {
-    const answer = await this.#pool(endpoint).request({
+    const answer = await this.#of(endpoint).request({
       method: "DELETE",
       path: `/internal/sessions/${encodeURIComponent(key)}`,
-      headers: { [INSTANCE_HEADERS.authorization]: this.#authorization },
-      headersTimeout: 10_000,
-      bodyTimeout: 5_000,
+      headers: [...this.#authorization],
+      signal: AbortSignal.timeout(ANSWER_MS),
     });
     await answer.body.dump();
   }
 
-  /** Drops the pools of endpoints that are no longer there; their open requests end with an error. */
+  /** Drops endpoints that are no longer there; their open requests end with an error. */
   retain(uids: ReadonlySet<string>): void {
-    for (const [uid, pool] of this.#pools) {
+    for (const [uid, connections] of this.#connections) {
       if (uids.has(uid)) continue;
-      this.#pools.delete(uid);
-      void pool.destroy().catch(() => {});
+      this.#connections.delete(uid);
+      void connections.destroy();
     }
   }
 
   async close(): Promise<void> {
-    const pools = [...this.#pools.values()];
-    this.#pools.clear();
-    await Promise.allSettled(pools.map((pool) => pool.destroy()));
+    this.retain(new Set());
   }
 
-  #pool(endpoint: Endpoint): Pool {
-    let pool = this.#pools.get(endpoint.uid);
-    if (!pool) {
-      pool = new Pool(endpoint.url, { pipelining: 1, connect: { timeout: CONNECT_MS }, keepAliveTimeout: 30_000 });
-      this.#pools.set(endpoint.uid, pool);
+  #of({ uid, url }: Endpoint): Connections {
+    let connections = this.#connections.get(uid);
+    if (!connections) {
+      connections = new Connections(url, this.#clock);
+      this.#connections.set(uid, connections);
     }
-    return pool;
+    return connections;
   }
 }
 
