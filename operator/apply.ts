@@ -58,7 +58,11 @@ export async function applyObjects(
   return problems;
 }
 
-async function attempt(object: KubeObject, act: () => Promise<Problem | undefined>): Promise<Problem | undefined> {
+/** Does something with one object. What the API server refuses is a problem of that object; rejects when the server is away. */
+export async function attempt(
+  object: KubeObject,
+  act: () => Promise<Problem | undefined>,
+): Promise<Problem | undefined> {
   try {
     return await act();
   } catch (error) {

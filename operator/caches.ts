@@ -17,7 +17,6 @@ export interface CachesOptions {
   metrics?: KubeMetrics | undefined;
   /** Undefined: all namespaces. */
   namespace?: string | undefined;
-  podMonitors: boolean;
 }
 
 /** Objects of pools, found by `namespace/pool`. */
@@ -28,15 +27,39 @@ export class Caches implements AsyncDisposable {
   readonly pools: Informer<KubeObject>;
   readonly pods: Informer<Pod, "pool">;
   readonly #owned: Map<string, OwnedInformer>;
+  readonly #makeOwned: (resource: Resource) => OwnedInformer;
+  #add: ((key: string) => void) | undefined;
 
-  constructor({ podMonitors, ...options }: CachesOptions) {
+  constructor(options: CachesOptions) {
     const mine = { ...options, labelSelector: selectorOf({ [LABELS.managedBy]: MANAGER }), indexes: { pool: poolOf } };
     this.pools = new Informer({ ...options, resource: LLMPOOLS });
     this.pods = new Informer<Pod, "pool">({ ...mine, resource: RESOURCES.pods });
-    const kinds: readonly Resource[] = podMonitors ? [...OWNED, RESOURCES.podMonitors] : OWNED;
-    this.#owned = new Map(
-      kinds.map((resource) => [resource.kind, new Informer<KubeObject, "pool">({ ...mine, resource })]),
-    );
+    this.#makeOwned = (resource) => new Informer<KubeObject, "pool">({ ...mine, resource });
+    this.#owned = new Map(OWNED.map((resource) => [resource.kind, this.#makeOwned(resource)]));
+  }
+
+  /** Whether objects of this kind are known: one that not every cluster has is, once it is followed and listed. */
+  knows({ kind }: Resource): boolean {
+    return this.#owned.get(kind)?.synced ?? false;
+  }
+
+  /** Follows a kind that the cluster has got. Resolves when its objects are known; then every pool is looked at again. */
+  async follow(resource: Resource, signal: AbortSignal): Promise<void> {
+    const informer = this.#makeOwned(resource);
+    this.#owned.set(resource.kind, informer);
+    informer.start();
+    await informer.whenSynced(signal);
+    if (!this.#add) return;
+    informer.onChange(poolOf, this.#add);
+    for (const pool of this.pools.list()) this.#add(keyOf(pool));
+  }
+
+  /** The cluster has lost a kind. Returns its cache, which is closed. */
+  async unfollow({ kind }: Resource): Promise<OwnedInformer | undefined> {
+    const informer = this.#owned.get(kind);
+    this.#owned.delete(kind);
+    await informer?.close();
+    return informer;
   }
 
   /** The cache of one kind that pools are rendered to. */
@@ -61,6 +84,7 @@ export class Caches implements AsyncDisposable {
 
   /** Calls `add` with the key of every pool that a change concerns. */
   onChange(add: (key: string) => void): void {
+    this.#add = add;
     this.pools.onChange((pool) => [keyOf(pool)], add);
     this.pods.onChange(poolOf, add);
     for (const informer of this.#owned.values()) informer.onChange(poolOf, add);

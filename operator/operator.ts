@@ -3,15 +3,16 @@ import { Client } from "../src/kube/client.ts";
 import { Connection } from "../src/kube/connection.ts";
 import { Controller } from "../src/kube/controller.ts";
 import type { Credentials } from "../src/kube/credentials.ts";
-import { isNotFound } from "../src/kube/errors.ts";
 import { EventRecorder } from "../src/kube/events.ts";
 import { Expectations } from "../src/kube/expectations.ts";
 import { acquireLease } from "../src/kube/lease.ts";
 import type { KubeMetrics } from "../src/kube/metrics.ts";
+import { RESOURCES } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import type { Logger } from "../src/lib/logger.ts";
 import { Caches } from "./caches.ts";
 import { LLMPOOLS } from "./kinds.ts";
+import { followWhileThere, type OptionalKindDeps } from "./optional-kind.ts";
 import { httpProbeInstance } from "./probe.ts";
 import { makeReconciler } from "./reconcile.ts";
 import { MANAGER } from "./render/names.ts";
@@ -45,12 +46,13 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
   const connection = stack.use(new Connection({ credentials, clock, userAgent: `${MANAGER}/${version}` }));
   const client = new Client({ connection, clock, resources: [LLMPOOLS], ...(metrics && { metrics }) });
   try {
-    const podMonitors = await knowsPodMonitors(client, signal);
-    const caches = stack.use(new Caches({ client, clock, random, log, metrics, namespace, podMonitors }));
+    const caches = stack.use(new Caches({ client, clock, random, log, metrics, namespace }));
+    const expectations = new Expectations(clock);
+    await followMonitors(stack, { client, caches, expectations, clock, log }, signal);
     caches.start();
     await Promise.all(caches.all.map((cache) => cache.whenSynced(signal)));
     onSynced();
-    log.info("caches are complete", { pools: caches.pools.size, podMonitors });
+    log.info("caches are complete", { pools: caches.pools.size, podMonitors: caches.knows(RESOURCES.podMonitors) });
 
     const lease = {
       client,
@@ -68,7 +70,6 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     const recorder = stack.use(
       new EventRecorder({ client: guarded, controller: `llmpool.dev/${MANAGER}`, instance, clock, log, metrics }),
     );
-    const expectations = new Expectations(clock);
     const controller = stack.use(
       new Controller({
         name: "llmpool",
@@ -79,7 +80,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
           client: guarded,
           caches,
           expectations,
-          settings: { images: options.images, operatorNamespace: ownNamespace, podMonitors },
+          settings: { images: options.images, operatorNamespace: ownNamespace },
           recorder,
           probe: httpProbeInstance,
           makeToken: () => randomBytes(32).toString("base64url"),
@@ -105,17 +106,14 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
 /** Operators of different namespaces may live in one: they do not wait for each other. */
 const leaseName = (namespace: string | undefined) => (namespace === undefined ? MANAGER : `${MANAGER}.${namespace}`);
 
-/** Looked up once: a cluster that gets the kind later has it from the operator's next start on. */
-async function knowsPodMonitors(client: Client, signal: AbortSignal): Promise<boolean> {
-  try {
-    const { resources = [] } = await client.request<{ resources?: { name: string }[] }>(
-      "GET",
-      "/apis/monitoring.coreos.com/v1",
-      { signal },
-    );
-    return resources.some(({ name }) => name === "podmonitors");
-  } catch (error) {
-    if (isNotFound(error)) return false;
-    throw error;
-  }
+/** Looks for the kind PodMonitor, now and until the stack is disposed of: whoever installs Prometheus later need not restart the operator. */
+async function followMonitors(stack: AsyncDisposableStack, deps: OptionalKindDeps, signal: AbortSignal): Promise<void> {
+  const end = new AbortController();
+  const asked = Promise.withResolvers<void>();
+  const ended = followWhileThere(RESOURCES.podMonitors, deps, AbortSignal.any([signal, end.signal]), asked.resolve);
+  stack.defer(async () => {
+    end.abort(new Error("closed"));
+    await ended;
+  });
+  await asked.promise;
 }

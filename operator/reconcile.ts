@@ -23,7 +23,7 @@ import { invalidStatus, statusOf } from "./status.ts";
 import { ensureToken } from "./token.ts";
 
 export interface ReconcileDeps extends ApplyDeps {
-  settings: RenderSettings;
+  settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
   probe: ProbeInstance;
   makeToken: () => string;
@@ -93,7 +93,8 @@ async function bring(
   const variants = variantsOf(pool, plan);
   const observed = gather(pool, variants, owner, caches);
   const router = keptRouterImage(observed, routerRevision(pool, plan)) ?? settings.images.router;
-  const objects = renderPool(pool, plan, { ...settings, images: { ...settings.images, router } });
+  const podMonitors = caches.knows(RESOURCES.podMonitors);
+  const objects = renderPool(pool, plan, { ...settings, podMonitors, images: { ...settings.images, router } });
   const namespace = parseKey(key).namespace ?? "default";
   const token = await ensureToken(owner, reference, namespace, deps, signal);
   const problems = [...(token ? [token] : []), ...(await applyObjects(objects, owner, deps, signal))];

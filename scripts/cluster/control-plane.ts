@@ -22,8 +22,8 @@ export interface ControlPlane {
 }
 
 /**
- * Writes only, each once and with who did it; reads would be most of the log. The parts of the cluster itself are left out: what they write
- * is no answer to any test's question.
+ * Writes, each once and with who did it, and what service accounts read; all other reads would be most of the log. The parts of the cluster
+ * itself are left out: what they do is no answer to any test's question.
  */
 const AUDIT_POLICY = {
   apiVersion: "audit.k8s.io/v1",
@@ -31,10 +31,11 @@ const AUDIT_POLICY = {
   omitStages: ["RequestReceived"],
   omitManagedFields: true,
   rules: [
-    { level: "None", verbs: ["get", "list", "watch"] },
     { level: "None", users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "kwok"] },
     { level: "None", userGroups: ["system:nodes"] },
     { level: "None", userGroups: ["system:serviceaccounts:kube-system"] },
+    { level: "Metadata", userGroups: ["system:serviceaccounts"] },
+    { level: "None", verbs: ["get", "list", "watch"] },
     { level: "Metadata" },
   ],
 };
@@ -92,8 +93,9 @@ export async function startControlPlane({ home, certificates, programs, withNode
     ...(withNode ? [`--advertise-address=${address}`] : ["--endpoint-reconciler-type=none"]),
     `--service-cluster-ip-range=${net.services}`,
     "--authorization-mode=Node,RBAC",
-    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do.
-    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration",
+    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do. The third is OpenShift's:
+    // who names an owner that its object holds up needs the right to do so.
+    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration,OwnerReferencesPermissionEnforcement",
     "--allow-privileged",
     `--tls-cert-file=${tls("apiserver.crt")}`,
     `--tls-private-key-file=${tls("apiserver.key")}`,

@@ -64,6 +64,11 @@ export class Expectations {
     return writes.size > 0;
   }
 
+  /** A cache is closed, and will show nothing more. */
+  abandon(cache: Seen): void {
+    for (const writes of this.#owners.values()) writes.delete(cache);
+  }
+
   /** The owner is gone. */
   forget(owner: string): void {
     this.#owners.delete(owner);

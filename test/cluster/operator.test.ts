@@ -1,13 +1,10 @@
 import { expect, onTestFinished } from "vitest";
-import { runOperator } from "../../operator/operator.ts";
-import { defaultImages } from "../../operator/render/settings.ts";
 import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
-import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
-import { systemClock } from "../../src/lib/clock.ts";
-import { silentLogger } from "../../src/lib/logger.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
+import { operatorAccount, startOperator } from "../support/operator.ts";
+import { installPodMonitors, removePodMonitors } from "../support/pod-monitors.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
@@ -23,29 +20,10 @@ const stub = (spec: object = {}) => ({
 
 type Pool = KubeObject & { status?: LLMPoolStatus };
 
-/** An operator of one namespace, in this process, which ends with the test. */
-async function operate(namespace: string, version = "0.0.0-test"): Promise<() => Promise<void>> {
-  const end = new AbortController();
-  const running = runOperator(
-    {
-      credentials: fromKubeconfig(cluster.kubeconfig),
-      version,
-      images: defaultImages(version),
-      ownNamespace: namespace,
-      namespace,
-      identity: `test-${Math.random()}`,
-      clock: systemClock,
-      random: Math.random,
-      log: silentLogger,
-    },
-    end.signal,
-  );
-  const stop = async () => {
-    end.abort(new Error("the test is over"));
-    await running;
-  };
-  onTestFinished(stop);
-  return stop;
+/** An operator of one namespace with the rights that the chart gives it there, in this process, which ends with the test. */
+async function operate(namespace: string, version?: string): Promise<() => Promise<void>> {
+  const kubeconfig = await operatorAccount(cluster, namespace, namespace);
+  return startOperator({ kubeconfig, ownNamespace: namespace, namespace, ...(version !== undefined && { version }) });
 }
 
 /** Waits until `check` no longer throws. */
@@ -361,4 +339,22 @@ cluster.ownTest("a bad change stops at one broken pod, and heals when it is reve
   await cluster.apply([stub({ instances: 3 })], namespace);
   await untilReady(namespace, "True");
   await stays();
+});
+
+cluster.ownTest("the kind PodMonitor is used once the cluster has it, and let go when it loses it", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  onTestFinished(() => removePodMonitors(cluster));
+  await operate(namespace);
+  await cluster.apply([stub()], namespace);
+  await untilReady(namespace, "True");
+  for (const _ of ["once", "again"]) {
+    await installPodMonitors(cluster);
+    for (const name of ["apex-instances", "apex-router"])
+      await eventually("it is there", () => cluster.get<KubeObject>("podmonitor", name, namespace));
+    await removePodMonitors(cluster);
+  }
+  // A change now does not wait for monitors that nobody can make.
+  await cluster.apply([stub({ instances: 3 })], namespace);
+  expect((await untilReady(namespace, "True")).status?.readyInstances).toBe(3);
 });

@@ -1,7 +1,7 @@
 import { readFile, stat } from "node:fs/promises";
 
-/** One change that someone asked the API server for. */
-export interface Write {
+/** Something that someone asked the API server for. */
+export interface Call {
   user: string;
   userAgent: string;
   verb: string;
@@ -21,16 +21,27 @@ interface AuditEvent {
   responseStatus?: { code?: number };
 }
 
-/** From now on; each call gives all writes until then. The API server writes its log before it answers. */
-export async function recordWrites(auditLog: string): Promise<() => Promise<Write[]>> {
+const READS = ["get", "list", "watch"];
+
+/** Every write from now on; see `recordCalls`. */
+export async function recordWrites(auditLog: string): Promise<() => Promise<Call[]>> {
+  const calls = await recordCalls(auditLog);
+  return async () => (await calls()).filter(({ verb }) => !READS.includes(verb));
+}
+
+/**
+ * From now on, every write and what service accounts read. What it returns gives all calls until then, a watch when it began and once more when it
+ * ended. The API server writes its log before it answers.
+ */
+export async function recordCalls(auditLog: string): Promise<() => Promise<Call[]>> {
   const from = (await stat(auditLog)).size;
   return async () => {
     const lines = (await readFile(auditLog)).subarray(from).toString("utf8").trim().split("\n");
-    return lines.filter((line) => line !== "").map((line) => toWrite(JSON.parse(line) as AuditEvent));
+    return lines.filter((line) => line !== "").map((line) => toCall(JSON.parse(line) as AuditEvent));
   };
 }
 
-function toWrite({ verb, user, userAgent = "", objectRef = {}, responseStatus }: AuditEvent): Write {
+function toCall({ verb, user, userAgent = "", objectRef = {}, responseStatus }: AuditEvent): Call {
   const { resource = "", apiGroup, subresource, namespace, name } = objectRef;
   return {
     user: user.username,

@@ -8,7 +8,7 @@ import { clusterHome, type Home } from "../../scripts/cluster/home.ts";
 import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
 import { lock } from "../../scripts/cluster/lock.ts";
 import { Unavailable } from "../../scripts/cluster/programs.ts";
-import { recordWrites, type Write } from "./audit.ts";
+import { type Call, recordCalls, recordWrites } from "./audit.ts";
 import { eventually } from "./eventually.ts";
 import { deviceClass, type FakeNodes, fakeNode, hasCards, resourceSlice } from "./fake-nodes.ts";
 
@@ -212,10 +212,19 @@ export class TestCluster {
   }
 
   /** Records, from now on, every write that anyone but the cluster's own parts makes. Call what it returns to see them. */
-  recordWrites(): Promise<() => Promise<Write[]>> {
+  recordWrites(): Promise<() => Promise<Call[]>> {
+    return recordWrites(this.#auditLog);
+  }
+
+  /** Records the same, and what service accounts read. */
+  recordCalls(): Promise<() => Promise<Call[]>> {
+    return recordCalls(this.#auditLog);
+  }
+
+  get #auditLog(): string {
     const { auditLog } = this.#have;
     if (auditLog === undefined) throw new Unavailable(this.#lacking);
-    return recordWrites(auditLog);
+    return auditLog;
   }
 
   get #have(): TestFacts {

@@ -1,0 +1,58 @@
+import { expect, onTestFinished, test } from "vitest";
+import { ApiError, ConnectionError } from "../src/kube/errors.ts";
+import { RESOURCES } from "../src/kube/resource.ts";
+import { silentLogger } from "../src/lib/logger.ts";
+import { FakeClock } from "../test/support/fake-clock.ts";
+import { settle } from "../test/support/settle.ts";
+import { followWhileThere, type OptionalKindDeps } from "./optional-kind.ts";
+
+/** A cluster that answers as it is told, and caches that only note what is asked of them. */
+function setup() {
+  const clock = new FakeClock();
+  const end = new AbortController();
+  const seen = { followed: false, abandoned: 0, asked: 0 };
+  const cluster: { answer: object | Error } = { answer: new ApiError("GET", 404) };
+  const deps = {
+    client: {
+      async request() {
+        if (cluster.answer instanceof Error) throw cluster.answer;
+        return cluster.answer;
+      },
+    },
+    caches: {
+      knows: () => seen.followed,
+      follow: async () => Object.assign(seen, { followed: true }),
+      unfollow: async () => Object.assign(seen, { followed: false }),
+    },
+    expectations: { abandon: () => void seen.abandoned++ },
+    clock,
+    log: silentLogger,
+  } as unknown as OptionalKindDeps;
+  const ended = followWhileThere(RESOURCES.podMonitors, deps, end.signal, () => seen.asked++);
+  onTestFinished(async () => {
+    end.abort(new Error("the test is over"));
+    await ended;
+  });
+  const later = async (answer: object | Error) => {
+    cluster.answer = answer;
+    clock.advance(10_000);
+    await settle();
+  };
+  return { seen, later };
+}
+
+const SERVED = { resources: [{ name: "servicemonitors" }, { name: "podmonitors" }] };
+
+test("a kind is followed when the cluster gets it, through errors, and let go when the cluster loses it", async () => {
+  const { seen, later } = setup();
+  await settle();
+  expect(seen).toMatchObject({ followed: false, asked: 1 });
+  await later({ resources: [{ name: "servicemonitors" }] });
+  expect(seen.followed).toBe(false);
+  await later(SERVED);
+  expect(seen.followed).toBe(true);
+  await later(new ConnectionError("GET", new Error("refused")));
+  expect(seen.followed).toBe(true);
+  await later(new ApiError("GET", 404));
+  expect(seen).toEqual({ followed: false, abandoned: 1, asked: 5 });
+});

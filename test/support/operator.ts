@@ -1,0 +1,76 @@
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { onTestFinished } from "vitest";
+import { runOperator } from "../../operator/operator.ts";
+import { defaultImages } from "../../operator/render/settings.ts";
+import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import type { KubeObject } from "../../src/kube/object.ts";
+import { systemClock } from "../../src/lib/clock.ts";
+import { silentLogger } from "../../src/lib/logger.ts";
+import { rendered } from "./chart.ts";
+import type { TestCluster } from "./cluster.ts";
+import { tempDir } from "./temp-dir.ts";
+
+/** What an account may do, and that it is there. */
+const ACCESS = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+
+/**
+ * A kubeconfig of the account that the chart makes in `namespace`, with the chart's roles and no others.
+ * @param watch the one namespace whose pools it may look after; "": all of them
+ */
+export async function operatorAccount(cluster: TestCluster, namespace: string, watch: string): Promise<string> {
+  const values = { watchNamespace: watch, "rbac.aggregate": false };
+  const objects = [...(await rendered(cluster, values, namespace)).values()].filter(({ kind }) =>
+    ACCESS.includes(kind),
+  );
+  await cluster.apply(objects, namespace);
+  const wide = objects.filter(({ kind }) => kind.startsWith("Cluster"));
+  if (wide.length > 0)
+    onTestFinished(async () => {
+      await cluster.kubectl(["delete", ...wide.map(({ kind, metadata }) => `${kind}/${metadata.name}`)]);
+    });
+  return tokenKubeconfig(cluster, namespace, nameOf(objects));
+}
+
+const nameOf = (objects: KubeObject[]) => objects.find(({ kind }) => kind === "ServiceAccount")?.metadata.name ?? "";
+
+async function tokenKubeconfig(cluster: TestCluster, namespace: string, account: string): Promise<string> {
+  const token = (await cluster.kubectl(["create", "token", account, "--namespace", namespace])).trim();
+  const shown = await cluster.kubectl(["config", "view", "--raw", "--minify", "--output", "json"]);
+  const config = JSON.parse(shown) as { users: { name: string; user: object }[] };
+  const users = config.users.map(({ name }) => ({ name, user: { token } }));
+  const file = join(await tempDir(), "kubeconfig");
+  await writeFile(file, JSON.stringify({ ...config, users }), { mode: 0o600 });
+  return file;
+}
+
+export interface TestOperator {
+  kubeconfig: string;
+  /** Where its Lease is. */
+  ownNamespace: string;
+  /** Whose pools it looks after; undefined: everybody's. */
+  namespace?: string;
+  version?: string;
+}
+
+/** Runs an operator in this process, until the test ends or what it returns is called. */
+export function startOperator({ kubeconfig, version = "0.0.0-test", ...where }: TestOperator): () => Promise<void> {
+  const end = new AbortController();
+  const options = {
+    ...where,
+    credentials: fromKubeconfig(kubeconfig),
+    version,
+    images: defaultImages(version),
+    identity: `test-${Math.random()}`,
+    clock: systemClock,
+    random: Math.random,
+    log: silentLogger,
+  };
+  const running = runOperator(options, end.signal);
+  const stop = async () => {
+    end.abort(new Error("the test is over"));
+    await running;
+  };
+  onTestFinished(stop);
+  return stop;
+}
