@@ -178,8 +178,11 @@ export class EpisodeWatch {
       this.#active.set(key, { tenant, id });
       this.#ended.delete(key);
     }
-    const data = eventObject(id, event);
-    for (const subscriber of this.#subscribers.get(key) ?? []) subscriber.send(event.kind, data, event.seq);
+    const subscribers = this.#subscribers.get(key);
+    if (subscribers) {
+      const data = eventObject(id, event);
+      for (const subscriber of subscribers) subscriber.send(event.kind, data, event.seq);
+    }
     if (event.kind === "extended") {
       for (const work of this.#running.get(key)?.list() ?? []) work.extended(episode.remainingMs);
     }

@@ -84,11 +84,20 @@ export function identify(
   return identity;
 }
 
+/** Keys of sessions seen lately: a hash costs more than a look. */
+const sessionKeys = new Map<string, string>();
+const KEYS_KEPT = 10_000;
+
 /** What a session's cache and binding are called everywhere: one caller's, one role's, one id's. */
 export function sessionKey(tenant: string, role: string, id: string): string {
   // Length-prefixed, so that no choice of names makes two sessions one.
   const text = `${tenant.length}:${tenant}${role.length}:${role}${id}`;
-  return hash("sha256", text, "base64url");
+  const known = sessionKeys.get(text);
+  if (known !== undefined) return known;
+  if (sessionKeys.size >= KEYS_KEPT) sessionKeys.clear();
+  const key = hash("sha256", text, "base64url");
+  sessionKeys.set(text, key);
+  return key;
 }
 
 /** The name under which a binding lists who owns it: the role, else the agent, else the instance. */

@@ -8,6 +8,8 @@ import { type BindingRecord, newRow } from "./records.ts";
 export const MOST_BINDINGS = 100_000;
 /** How far behind the tables may be with the last use of a session, in milliseconds: a turn of a known session writes nothing. */
 const USE_STEP_MS = 60_000;
+/** How exactly the order of use is kept, in milliseconds. */
+const ORDER_MS = 1_000;
 /** Least time between two looks for sessions that are over, in milliseconds. */
 const SWEEP_MS = 1_000;
 
@@ -80,9 +82,12 @@ export class Bindings {
     }
     const before = known.value;
     known.value = value;
-    known.usedAt = clock.now();
-    this.#byKey.delete(session.key);
-    this.#byKey.set(session.key, known);
+    const now = clock.now();
+    if (now - known.usedAt >= ORDER_MS) {
+      known.usedAt = now;
+      this.#byKey.delete(session.key);
+      this.#byKey.set(session.key, known);
+    }
     const durable = before.instance !== value.instance || before.episodeId !== value.episodeId;
     if (durable || value.lastUsedAt - known.storedUse > USE_STEP_MS) {
       journal.bindings.mark(known);

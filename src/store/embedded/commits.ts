@@ -32,7 +32,7 @@ export class Commits {
   readonly #log: Logger;
   readonly #listeners = new Set<Listener>();
   #batch: Batch | undefined;
-  #outbox: { record: EpisodeRecord; episode: Episode; event: EpisodeEvent }[] = [];
+  #outbox: { record: EpisodeRecord; event: EpisodeEvent; view: (record: EpisodeRecord) => Episode }[] = [];
   #immediate: NodeJS.Immediate | undefined;
   /** The next transaction takes everything, not only admissions. */
   #everything = false;
@@ -72,9 +72,9 @@ export class Commits {
     this.#cancelCollect ??= this.#clock.after(COLLECT_MS, this.#collected);
   }
 
-  /** Resolves when nothing that was done before waits to be written; also when that failed. */
+  /** Resolves when nothing waits that may still be undone. */
   async settled(): Promise<void> {
-    await this.durable().catch(() => {});
+    await this.#batch?.done.catch(() => {});
   }
 
   /** Rejects when something that was done before is not durable yet and cannot be made so. */
@@ -82,9 +82,10 @@ export class Commits {
     if (this.#batch || this.#journal.isDirty) await this.join();
   }
 
-  emit(record: EpisodeRecord, episode: Episode, event: EpisodeEvent): void {
+  /** `view` shows the episode as it is when the event is told. */
+  emit(record: EpisodeRecord, event: EpisodeEvent, view: (record: EpisodeRecord) => Episode): void {
     this.#journal.addEvent(record, event);
-    this.#outbox.push({ record, episode, event });
+    this.#outbox.push({ record, event, view });
     if (event.kind === "progress") this.later();
     else this.soon();
   }
@@ -148,8 +149,14 @@ export class Commits {
     this.#cancelCollect = undefined;
     const outbox = this.#outbox;
     this.#outbox = [];
-    for (const { record, episode, event } of outbox)
-      if (!record.gone || event.kind === "ended") this.#tell(episode, event);
+    if (this.#listeners.size === 0) return;
+    const views = new Map<EpisodeRecord, Episode>();
+    for (const { record, event, view } of outbox) {
+      if (record.gone && event.kind !== "ended") continue;
+      const episode = views.get(record) ?? view(record);
+      views.set(record, episode);
+      this.#tell(episode, event);
+    }
   }
 
   #failed(error: unknown): LLMPoolError {

@@ -30,6 +30,7 @@ export class Episodes {
   /** In the order in which they ended. */
   readonly #ended = new Set<EpisodeRecord>();
   readonly #wakeups: Wakeups<EpisodeRecord>;
+  readonly #view = (record: EpisodeRecord): Episode => this.view(record);
   #count = 0;
   #nextRow: number;
 
@@ -193,7 +194,7 @@ export class Episodes {
     const { clock, journal, commits } = this.#deps;
     record.seq++;
     journal.episodes.mark(record);
-    commits.emit(record, this.view(record), { seq: record.seq, kind, at: clock.wall() - agoMs, data });
+    commits.emit(record, { seq: record.seq, kind, at: clock.wall() - agoMs, data }, this.#view);
   }
 
   #forget(record: EpisodeRecord): void {

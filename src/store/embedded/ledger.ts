@@ -83,9 +83,22 @@ export class Ledger {
     limits: readonly BucketLimit[],
     request: Pick<ReservationRecord, "requestId" | "tenant" | "instance" | "tokens" | "episode" | "at">,
   ): ReservationRecord {
-    const charges = chargesOf(limits);
-    const reservation = { ...newRow(this.#nextReservation++), ...request, charges, recovered: false };
-    this.#open.set(request.requestId, reservation);
+    const { requestId, tenant, instance, tokens, episode, at } = request;
+    const reservation: ReservationRecord = {
+      row: this.#nextReservation++,
+      gone: false,
+      stored: false,
+      dirty: false,
+      requestId,
+      tenant,
+      instance,
+      tokens,
+      charges: chargesOf(limits),
+      episode,
+      at,
+      recovered: false,
+    };
+    this.#open.set(requestId, reservation);
     this.#journal.reservations.mark(reservation);
     for (const { bucket } of limits) if (!bucket.stored) this.#journal.buckets.mark(bucket);
     return reservation;

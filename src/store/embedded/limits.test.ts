@@ -50,9 +50,12 @@ describe("bounds", () => {
   });
 
   test("beyond the most, the session that was not used for longest is forgotten", () => {
-    const { bindings } = setup();
+    const { bindings, clock } = setup();
     const use = (key: string) => bindings.bind({ tenant: "t", key, id: key, role: "coder", instance: "0" }, "0");
-    for (const key of ["a", "b", "c", "a", "d"]) use(key);
+    for (const key of ["a", "b", "c", "a", "d"]) {
+      clock.advance(1_000); // the order is kept by the second
+      use(key);
+    }
     expect(bindings.all().map((b) => b.value.key)).toEqual(["c", "a", "d"]);
   });
 });

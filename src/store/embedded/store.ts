@@ -207,9 +207,11 @@ export class EmbeddedStore implements StateStore {
 
   async episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]> {
     await this.#settled();
-    const { episodes, journal } = this.#parts;
+    const { episodes, journal, commits } = this.#parts;
     const record = episodes.find(tenant, id);
-    return record ? journal.events(record, after) : [];
+    if (!record) return [];
+    await commits.durable().catch(() => {}); // what cannot be written was not told either
+    return journal.events(record, after);
   }
 
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
