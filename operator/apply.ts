@@ -7,7 +7,7 @@ import { controllerOf, type KubeObject, keyOf } from "../src/kube/object.ts";
 import { RESOURCES, type Resource } from "../src/kube/resource.ts";
 import type { Caches } from "./caches.ts";
 import { covers } from "./covers.ts";
-import { isExpendable, OWNED } from "./kinds.ts";
+import { isExpendable, isMadeOnce, OWNED } from "./kinds.ts";
 import { MANAGER } from "./render/names.ts";
 
 /** Hash of what was applied last: tells that a field is no longer wanted, which the object alone cannot show. */
@@ -35,20 +35,21 @@ export interface Owner {
 
 /**
  * Makes the objects of a pool what they should be: writes those that differ, deletes those that are left over, and touches nothing that another
- * owns. Tries all, and returns what did not work. Rejects when the API server is away.
+ * owns. What is `kept` (`Kind name`) is neither written nor deleted. Tries all, and returns what did not work. Rejects when the API server is away.
  */
 export async function applyObjects(
   wanted: readonly KubeObject[],
   owner: Owner,
   deps: ApplyDeps,
   signal: AbortSignal,
+  kept: ReadonlySet<string> = new Set(),
 ): Promise<Problem[]> {
   const problems: Problem[] = [];
   for (const object of wanted) {
     const problem = await attempt(object, () => applyOne(object, owner, deps, signal));
     if (problem) problems.push(problem);
   }
-  const names = new Set(wanted.map(nameOf));
+  const names = new Set([...wanted.map(nameOf), ...kept]);
   for (const object of deps.caches.owned(owner.key)) {
     if (names.has(nameOf(object)) || !isExpendable(object) || !isOwned(object, owner)) continue;
     if (object.metadata.deletionTimestamp !== undefined) continue;
@@ -84,7 +85,7 @@ async function applyOne(
   if (stored) {
     if (!isOwned(stored, owner)) return taken(stored, owner);
     if (stored.metadata.deletionTimestamp !== undefined) return undefined;
-    if (covers(stored, wanted)) return undefined;
+    if (isMadeOnce(object) || covers(stored, wanted)) return undefined;
   }
   const answer = await client.apply(wanted, { fieldManager: MANAGER, force: true, signal });
   expectations.wrote(owner.key, cache, answer);

@@ -1,10 +1,12 @@
-import type { V1Deployment, V1StatefulSet } from "@kubernetes/client-node";
+import type { V1ConfigMap, V1Deployment, V1Job, V1StatefulSet } from "@kubernetes/client-node";
 import type { LLMPool } from "../src/api/llmpool.ts";
 import { ANNOTATIONS, CONTAINERS, LABELS } from "../src/api/names.ts";
 import { controllerOf, type ObjectOf } from "../src/kube/object.ts";
 import { isOwned, type Owner } from "./apply.ts";
 import type { Caches } from "./caches.ts";
 import type { Pod } from "./kinds.ts";
+import { type ObservedLoad, observeLoad } from "./model-state.ts";
+import { loadsOf } from "./render/model-load.ts";
 import { namesOf } from "./render/names.ts";
 import type { RenderedVariant } from "./render/variant.ts";
 import { ordinalOf } from "./rollout.ts";
@@ -12,6 +14,8 @@ import { ordinalOf } from "./rollout.ts";
 /** What the caches show of a pool: objects of its own, and nobody else's. */
 export interface Observed {
   variants: ObservedVariant[];
+  /** Models that belong on volumes, each once. */
+  loads: ObservedLoad[];
   router: { deployment: ObjectOf<V1Deployment> | undefined; pods: Pod[] };
 }
 
@@ -20,6 +24,8 @@ export interface ObservedVariant {
   set: ObjectOf<V1StatefulSet> | undefined;
   /** Of this StatefulSet, by ordinal; also those that leave. */
   pods: Pod[];
+  /** That of its model, where it belongs on a volume. */
+  load: ObservedLoad | undefined;
 }
 
 export function gather(pool: LLMPool, variants: readonly RenderedVariant[], owner: Owner, caches: Caches): Observed {
@@ -31,11 +37,21 @@ export function gather(pool: LLMPool, variants: readonly RenderedVariant[], owne
     const object = caches.of(kind).get(`${namespace}/${objectName}`);
     return object && isOwned(object, owner) ? (object as T) : undefined;
   };
+  const loads = loadsOf(variants).map((load) =>
+    observeLoad(
+      load,
+      mine<ObjectOf<V1ConfigMap>>("ConfigMap", load.factsName),
+      mine<ObjectOf<V1Job>>("Job", load.jobName),
+      pods,
+    ),
+  );
   return {
+    loads,
     variants: variants.map((rendered) => {
       const set = mine<ObjectOf<V1StatefulSet>>("StatefulSet", names.variant(rendered.plan.name));
       const own = pods.filter((pod) => set !== undefined && controllerOf(pod)?.uid === set.metadata.uid);
-      return { rendered, set, pods: own.sort((a, b) => ordinalOf(a) - ordinalOf(b)) };
+      const load = loads.find((one) => one.load.factsName === rendered.load?.factsName);
+      return { rendered, set, pods: own.sort((a, b) => ordinalOf(a) - ordinalOf(b)), load };
     }),
     router: {
       deployment: mine<ObjectOf<V1Deployment>>("Deployment", names.router),

@@ -1,6 +1,6 @@
 import type { V1Pod } from "@kubernetes/client-node";
 import { API_VERSION, KIND } from "../src/api/names.ts";
-import type { ObjectOf } from "../src/kube/object.ts";
+import type { KubeObject, ObjectOf } from "../src/kube/object.ts";
 import { RESOURCES, type Resource } from "../src/kube/resource.ts";
 
 export type Pod = ObjectOf<V1Pod>;
@@ -16,6 +16,7 @@ export const OWNED: readonly Resource[] = [
   RESOURCES.persistentVolumeClaims,
   RESOURCES.networkPolicies,
   RESOURCES.configMaps,
+  RESOURCES.jobs,
   RESOURCES.statefulSets,
   RESOURCES.deployments,
   RESOURCES.podDisruptionBudgets,
@@ -26,7 +27,11 @@ const LEFT_OVER: readonly string[] = [
   RESOURCES.networkPolicies.kind,
   RESOURCES.configMaps.kind,
   RESOURCES.statefulSets.kind,
+  RESOURCES.jobs.kind,
 ];
+
+/** Of a Job hardly anything may change: it is made once, and another one has another name. */
+export const isMadeOnce = ({ kind }: KubeObject): boolean => kind === RESOURCES.jobs.kind;
 
 /** Deleted when an edit leaves them over. Claims hold data and are not among them. */
 export const isExpendable = ({ kind }: { kind: string }): boolean => LEFT_OVER.includes(kind);

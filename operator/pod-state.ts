@@ -24,6 +24,8 @@ const BROKEN = new Set([
   "RunContainerError",
 ]);
 
+const OURS: ReadonlySet<string> = new Set(Object.values(CONTAINERS));
+
 /** Most characters of a message that goes into a status. */
 const MESSAGE = 500;
 
@@ -46,7 +48,7 @@ export function podState(pod: Pod): PodState {
     const ended = state?.terminated ?? lastState?.terminated;
     const last = ended && (ended.exitCode !== 0 || ended.reason === "OOMKilled") ? lastWords(ended) : undefined;
     if (waiting?.reason !== undefined && BROKEN.has(waiting.reason)) {
-      const which = name === CONTAINERS.instance || name === CONTAINERS.router ? "" : `container ${name}: `;
+      const which = OURS.has(name) ? "" : `container ${name}: `;
       const crashed = waiting.reason === "CrashLoopBackOff" && last;
       if (crashed) return of("Failed", `${which}${crashed.message}`, crashed.reason);
       return of(

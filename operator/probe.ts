@@ -2,7 +2,9 @@ import { INSTANCE_STATES, type InstanceState } from "../src/api/instance.ts";
 import type { Observed } from "./gather.ts";
 import { podState } from "./pod-state.ts";
 import { ordinalOf } from "./rollout.ts";
-import type { Probed } from "./status.ts";
+
+/** What each instance of a Packed pod answered to its probe, by id; absent: it was not reached. */
+export type Probed = ReadonlyMap<string, InstanceState>;
 
 /** The state that the instance at `http://10.1.2.3:8000` tells of itself; undefined when it does not answer. Never rejects. */
 export type ProbeInstance = (url: string, signal: AbortSignal) => Promise<InstanceState | undefined>;

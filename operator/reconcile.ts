@@ -11,7 +11,9 @@ import type { Clock } from "../src/lib/clock.ts";
 import { announce } from "./announce.ts";
 import { type ApplyDeps, applyObjects, type Owner, type Problem } from "./apply.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
+import { hold } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
+import { spentAt } from "./model-state.ts";
 import { type ProbeInstance, probePacked } from "./probe.ts";
 import { MANAGER, ownerOf } from "./render/names.ts";
 import { renderPool } from "./render/render.ts";
@@ -34,6 +36,8 @@ export interface ReconcileDeps extends ApplyDeps {
 const STATUS_MS = 1_000;
 /** How often to look whether a foreign object went, which no event tells, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
+/** How long a loader that ended without facts is left, in milliseconds, before another is made. */
+const SPENT_MS = 30_000;
 
 type StoredPool = KubeObject & { status?: LLMPoolStatus };
 
@@ -60,7 +64,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     }
     const { pool } = checked;
     const plan = planPool(pool);
-    const { problems, observed } = await bring(pool, plan, key, deps, signal);
+    const { problems, observed, loadAgainMs } = await bring(pool, plan, key, deps, signal);
     const { probed, askAgainMs } = await probePacked(observed, deps.probe, signal);
     const next = statusOf({ pool, generation, plan, observed, problems, probed, before, now });
     const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
@@ -74,8 +78,13 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
             failed.map(({ message }) => message).join("; "),
           );
     if (waitMs > 0) return { requeueAfterMs: waitMs };
-    return { requeueAfterMs: problems.length > 0 ? LOOK_AGAIN_MS : askAgainMs };
+    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs, askAgainMs) };
   };
+}
+
+function soonest(...waits: (number | undefined)[]): number | undefined {
+  const known = waits.filter((ms) => ms !== undefined);
+  return known.length > 0 ? Math.min(...known) : undefined;
 }
 
 /** Everything that is written but the status. What it returns was seen before these writes. */
@@ -85,7 +94,7 @@ async function bring(
   key: string,
   deps: ReconcileDeps,
   signal: AbortSignal,
-): Promise<{ problems: Problem[]; observed: Observed }> {
+): Promise<{ problems: Problem[]; observed: Observed; loadAgainMs: number | undefined }> {
   const { caches, settings } = deps;
   const reference = ownerOf(pool);
   if (!reference) throw new TypeError(`pool ${key} came without a uid`);
@@ -94,12 +103,41 @@ async function bring(
   const observed = gather(pool, variants, owner, caches);
   const router = keptRouterImage(observed, routerRevision(pool, plan)) ?? settings.images.router;
   const podMonitors = caches.knows(RESOURCES.podMonitors);
-  const objects = renderPool(pool, plan, { ...settings, podMonitors, images: { ...settings.images, router } });
+  const facts = new Map(observed.loads.flatMap(({ load, facts }) => (facts ? [[load.factsName, facts]] : [])));
+  const objects = renderPool(pool, plan, { ...settings, podMonitors, images: { ...settings.images, router }, facts });
+  const { wanted, kept } = hold(objects, pool.metadata.name, observed);
+  // A Job whose model is known has done its work; it stays for whoever wants to read its log.
+  for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const namespace = parseKey(key).namespace ?? "default";
   const token = await ensureToken(owner, reference, namespace, deps, signal);
-  const problems = [...(token ? [token] : []), ...(await applyObjects(objects, owner, deps, signal))];
+  const problems = [...(token ? [token] : []), ...(await applyObjects(wanted, owner, deps, signal, kept))];
+  const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
   for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
-  return { problems, observed };
+  return { problems, observed, loadAgainMs };
+}
+
+/** Loaders that ended and left no facts are made anew, after a while. Returns how soon to look again, in milliseconds. */
+async function removeSpentLoaders(
+  { loads }: Observed,
+  key: string,
+  { client, caches, expectations, clock }: ReconcileDeps,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  let nextMs: number | undefined;
+  for (const observed of loads) {
+    const { job } = observed;
+    const at = spentAt(observed);
+    if (!job || at === undefined || job.metadata.deletionTimestamp !== undefined) continue;
+    const waitMs = at + SPENT_MS - clock.wall();
+    if (waitMs > 0) {
+      nextMs = soonest(nextMs, waitMs);
+      continue;
+    }
+    const { uid } = job.metadata;
+    if (await client.delete(RESOURCES.jobs, job.metadata, { uid, propagation: "Background", signal }))
+      expectations.deleted(key, caches.of("Job"), job);
+  }
+  return nextMs;
 }
 
 /** Deletes the pods whose turn it is, once the StatefulSet's controller would make them in the new image. */

@@ -5,6 +5,8 @@ import { planPool } from "../src/core/plan/plan.ts";
 import { pool as makePool } from "../test/support/pool.ts";
 import type { Observed } from "./gather.ts";
 import type { Pod } from "./kinds.ts";
+import type { ObservedLoad } from "./model-state.ts";
+import { loadsOf } from "./render/model-load.ts";
 import { variantsOf } from "./render/variant.ts";
 import { type StatusInput, statusOf } from "./status.ts";
 
@@ -38,18 +40,25 @@ interface World {
   pods?: PodStatus[];
   routers?: number;
   input?: Partial<StatusInput>;
+  /** Of every model that belongs on a volume. */
+  loading?: Partial<ObservedLoad>;
   /** Revision of the pods, where it is not the wanted one. */
   revision?: string;
 }
 
-function look({ spec = {}, pods = [], routers = 1, input = {}, revision }: World): LLMPoolStatus {
+function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading = {} }: World): LLMPoolStatus {
   const pool = makePool({ backend: "stub", instances: pods.length, ...spec });
   const plan = planPool(pool);
   const variants = variantsOf(pool, plan);
+  const loads = loadsOf(variants).map(
+    (load): ObservedLoad => ({ load, facts: undefined, job: undefined, pod: undefined, ...loading }),
+  );
   const observed: Observed = {
+    loads,
     variants: variants.map((rendered, at) => ({
       rendered,
       set: undefined,
+      load: loads.find(({ load }) => load.factsName === rendered.load?.factsName),
       pods: (at === 0 ? pods : []).map(
         (status, ordinal): Pod => ({
           apiVersion: "v1",
@@ -139,6 +148,48 @@ describe("a pool", () => {
     });
     expect(judged(status)).not.toHaveProperty("Reconciling");
     expect(messageOf(status, "Ready")).toBe("0 of 1 instances ready; 0: no model at /m: check model.uri");
+  });
+
+  describe("whose model belongs on a volume", () => {
+    const model = { uri: "hf://org/repo", cache: { storage: "40Gi" } };
+    const spec = { backend: "hf-cuda", model, instances: 2 };
+    const facts = { path: "hf/m", format: "safetensors" as const, bytes: 9 };
+    const failed = { state: "Failed" as const, reason: "ModelNotFound", message: "no such repository", restarts: 3 };
+
+    test("waits for it without pods", () => {
+      const status = look({ spec });
+      expect(judged(status)).toMatchObject({ Ready: "False Loading", ModelAvailable: "Unknown Loading" });
+      expect(status.instanceStatuses?.map(({ state }) => state)).toEqual(["Loading", "Loading"]);
+      expect(messageOf(status, "Ready")).toMatch(/^0 of 2 .*hf:\/\/org\/repo into claim apex-model$/);
+    });
+
+    test("says why it cannot be had, and waits for somebody", () => {
+      const status = look({ spec, loading: { pod: failed } });
+      expect(judged(status)).toMatchObject({
+        Ready: "False Failed",
+        ModelAvailable: "False ModelNotFound",
+        Stalled: "True Failed",
+      });
+      expect(messageOf(status, "ModelAvailable")).toBe("hf://org/repo cannot be loaded: no such repository");
+    });
+
+    test("serves on with what it had while a new one cannot be had", () => {
+      const status = look({ spec, pods: [READY, READY], revision: "old", loading: { pod: failed } });
+      expect(judged(status)).toMatchObject({ Ready: "True Ready", ModelAvailable: "False ModelNotFound" });
+      expect(judged(status)).toMatchObject({ Stalled: "True ModelNotFound", Progressing: "True RollingOut" });
+    });
+
+    test("has it when its facts are known", () => {
+      expect(judged(look({ spec, pods: [LOADING], loading: { facts } }))).toMatchObject({
+        ModelAvailable: "True Ready",
+      });
+    });
+
+    test("is told when the loader says nothing", () => {
+      const conditions = [{ type: "Complete", status: "True", lastTransitionTime: "2026-01-01T00:00:00Z" }];
+      const job = { apiVersion: "batch/v1", kind: "Job", metadata: { name: "j" }, status: { conditions } };
+      expect(judged(look({ spec, loading: { job } }))).toMatchObject({ ModelAvailable: "False LoaderSilent" });
+    });
   });
 
   test("that fits nowhere says so in the scheduler's words", () => {

@@ -1,19 +1,18 @@
-import type { InstanceState } from "../src/api/instance.ts";
 import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { DEFAULT_VARIANT } from "../src/api/names.ts";
-import type { InstancePlan, PoolPlan } from "../src/core/plan/types.ts";
+import type { PoolPlan } from "../src/core/plan/types.ts";
 import { selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
-import type { Observed, ObservedVariant } from "./gather.ts";
+import type { Observed } from "./gather.ts";
+import { judgeModel } from "./judge-model.ts";
 import type { Pod } from "./kinds.ts";
 import { condition, type PodState, podState } from "./pod-state.ts";
+import type { Probed } from "./probe.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
-import { isCurrent, ordinalOf } from "./rollout.ts";
-
-/** What each instance of a Packed pod answered to its probe, by id; absent: it was not reached. */
-export type Probed = ReadonlyMap<string, InstanceState>;
+import { isCurrent } from "./rollout.ts";
+import { isReady, type Row, rowsOf } from "./rows.ts";
 
 export interface StatusInput {
   pool: LLMPool;
@@ -25,12 +24,6 @@ export interface StatusInput {
   before: LLMPoolStatus | undefined;
   /** RFC 3339 */
   now: string;
-}
-
-interface Row {
-  instance: InstancePlan;
-  pod: Pod | undefined;
-  seen: PodState;
 }
 
 /** The status of a pool, from what is there. Pure: the same input gives the same status. */
@@ -79,19 +72,6 @@ export function invalidStatus(
   };
 }
 
-function rowsOf({ rendered, pods }: ObservedVariant, probed: Probed): Row[] {
-  return rendered.plan.instances.map((instance) => {
-    const pod = pods.find((one) => ordinalOf(one) === instance.ordinal);
-    const seen: PodState = pod ? podState(pod) : { state: "Pending", restarts: 0, message: "its pod is not there yet" };
-    if (!rendered.packed || seen.state !== "Ready") return { instance, pod, seen };
-    // The supervisor answers; whether the instance does is asked from itself.
-    const state = probed.get(instance.id) ?? "Loading";
-    return { instance, pod, seen: { ...seen, state } };
-  });
-}
-
-const isReady = ({ seen }: Row): boolean => seen.state === "Ready";
-
 function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
   const instances = judgeInstances(rows);
   const router = judgeRouter(input);
@@ -108,16 +88,18 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
           message: instances.message,
         };
   const moving = whatMoves(input, rows);
+  const model = judgeModel(input.observed, rows);
   const stalled =
     ready.status === "True" ||
     !(problem?.reason === "ObjectTaken" || ready.reason === "Unschedulable" || isBroken(rows))
-      ? undefined
+      ? // The instances of before serve on, and those that are wanted cannot be made.
+        model.status === "False" && model
       : ready;
   return [
     ready,
     instances,
     router,
-    judgeModel(input, rows),
+    model,
     judgeSchedulable(rows, input.observed.router.pods),
     moving
       ? { type: "Progressing", status: "True", ...moving }
@@ -172,22 +154,6 @@ function judgeRouter({ plan, observed: { router } }: StatusInput): Judgement {
     reason: reasonOf(worst),
     message: `no router serves${worst?.message ? `: ${worst.message}` : ""}`,
   };
-}
-
-/** Only an instance that is ready proves its variant's model; only a runtime's own word disproves it. */
-function judgeModel({ observed }: StatusInput, rows: readonly Row[]): Judgement {
-  const type = "ModelAvailable";
-  const needed = observed.variants.filter(({ rendered }) => rendered.model.backend !== "stub");
-  if (needed.length === 0) return { type, status: "True", reason: "NotNeeded", message: "the stub has no model" };
-  const bad = rows.find(({ seen }) => seen.reason?.startsWith("Model"));
-  if (bad) return { type, status: "False", reason: bad.seen.reason ?? "ModelInvalid", message: bad.seen.message ?? "" };
-  const open = needed.filter(
-    ({ rendered: { plan } }) => !rows.some((row) => row.instance.variant === plan.name && isReady(row)),
-  );
-  if (open.length === 0)
-    return { type, status: "True", reason: "Ready", message: "every variant has loaded its model" };
-  const names = open.map(({ rendered: { plan } }) => plan.name).join(", ");
-  return { type, status: "Unknown", reason: "Loading", message: `no instance has loaded it yet: ${names}` };
 }
 
 function judgeSchedulable(rows: readonly Row[], routers: readonly Pod[]): Judgement {

@@ -8,6 +8,7 @@ import { objectLabels, podLabels } from "./names.ts";
 import {
   CONTAINER_SECURITY,
   type Container,
+  GPU_TOLERATIONS,
   GRACE_SECONDS,
   httpProbe,
   literal,
@@ -57,13 +58,18 @@ export function instancePod(variant: RenderedVariant, settings: RenderSettings):
 }
 
 /** The processes of one pod, as a supervisor in it is told. */
-export function packedSpecs(variant: RenderedVariant, ordinal: number, slot?: number): ProcessSpec[] {
+export function packedSpecs(
+  variant: RenderedVariant,
+  settings: RenderSettings,
+  ordinal: number,
+  slot?: number,
+): ProcessSpec[] {
   return variant.plan.instances
     .filter((instance) => instance.ordinal === ordinal && (slot === undefined || instance.slot === slot))
-    .map((instance) => processSpec(instance, configOf(variant, instance)));
+    .map((instance) => processSpec(instance, configOf(variant, instance, settings)));
 }
 
-function configOf(variant: RenderedVariant, instance: InstancePlan) {
+function configOf(variant: RenderedVariant, instance: InstancePlan, settings: RenderSettings) {
   return instanceConfig(variant.pool, variant.plan.modelName, instance, {
     host: "0.0.0.0",
     port: instance.port,
@@ -71,7 +77,7 @@ function configOf(variant: RenderedVariant, instance: InstancePlan) {
     tokenFile: `${PATHS.token}/token`,
     cacheDir: PATHS.cache,
     stateDir: variant.packed ? `${PATHS.state}/${instance.id}` : PATHS.state,
-    modelPath: modelPathOf(instance),
+    modelPath: modelPathOf(variant, instance, settings),
     drainSeconds: instance.drainSeconds,
   });
 }
@@ -79,7 +85,7 @@ function configOf(variant: RenderedVariant, instance: InstancePlan) {
 /** One instance. Its configuration is part of the pod, so that a container that starts again is what it was before. */
 function exclusiveContainer(variant: RenderedVariant, settings: RenderSettings): Container {
   const { plan, model } = variant;
-  const config = configOf(variant, model);
+  const config = configOf(variant, model, settings);
   const index = `$(${POD_INDEX})`;
   const id = plan.name === DEFAULT_VARIANT ? index : `${plan.name}-${index}`;
   // The one place that the kubelet fills in; everything else is taken as it stands.
@@ -161,8 +167,9 @@ function common(variant: RenderedVariant, { images }: RenderSettings) {
   };
 }
 
-function env({ model }: RenderedVariant, values: Record<string, string>): NonNullable<Container["env"]> {
-  const { modelSecret } = model;
+function env({ model, load }: RenderedVariant, values: Record<string, string>): NonNullable<Container["env"]> {
+  // What a loader fetched needs no token here.
+  const modelSecret = load ? undefined : model.modelSecret;
   return [
     // First: what comes later refers to it.
     { name: POD_INDEX, valueFrom: { fieldRef: { fieldPath: `metadata.labels['${POD_INDEX_LABEL}']` } } },
@@ -189,7 +196,7 @@ function placement({ pool, plan }: RenderedVariant): Partial<PodSpec> {
   const { gpu } = plan;
   return {
     topologySpreadConstraints: spread(podLabels(pool, "instance", plan.name)),
-    ...(gpu && { tolerations: [{ key: "nvidia.com/gpu", operator: "Exists", effect: "NoSchedule" }] }),
+    ...(gpu && { tolerations: GPU_TOLERATIONS }),
     ...(gpu?.runtimeClassName !== undefined && { runtimeClassName: gpu.runtimeClassName }),
   };
 }

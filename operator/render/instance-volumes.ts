@@ -1,8 +1,9 @@
 import type { V1Volume, V1VolumeMount } from "@kubernetes/client-node";
 import type { InstancePlan } from "../../src/core/plan/types.ts";
 import type { Wire } from "../../src/kube/object.ts";
-import { cacheName, namesOf } from "./names.ts";
+import { namesOf } from "./names.ts";
 import { PATHS } from "./pod.ts";
+import type { RenderSettings } from "./settings.ts";
 import type { RenderedVariant } from "./variant.ts";
 
 interface Mounted {
@@ -12,10 +13,12 @@ interface Mounted {
 
 const PVC_URI = /^pvc:\/\/([^/]+)\/(.+)$/;
 
-/** Where the model of a `pvc://` URI lies in the pod. */
-export function modelPathOf({ model }: InstancePlan): string | undefined {
+/** Where the model lies in the pod: that of a `pvc://` URI, or one that a loader has put on the cache volume. */
+export function modelPathOf({ load }: RenderedVariant, { model }: InstancePlan, { facts }: RenderSettings) {
   const [, claim, path] = PVC_URI.exec(model?.uri ?? "") ?? [];
-  return claim === undefined ? undefined : `${PATHS.claims}/${claim}/${path}`;
+  if (claim !== undefined) return `${PATHS.claims}/${claim}/${path}`;
+  const known = load && facts?.get(load.factsName);
+  return known && `${PATHS.cache}/${known.path}`;
 }
 
 /** What an instance's pod mounts, and where. */
@@ -32,9 +35,10 @@ export function instanceVolumes(variant: RenderedVariant): Mounted[] {
     { volume: { name: "tmp", emptyDir: {} }, mount: { name: "tmp", mountPath: "/tmp" } },
     {
       volume: cache
-        ? { name: "cache", persistentVolumeClaim: { claimName: cache.claimName ?? cacheName(pool, plan.name) } }
+        ? { name: "cache", persistentVolumeClaim: { claimName: cache.claimName } }
         : { name: "cache", emptyDir: {} },
-      mount: { name: "cache", mountPath: PATHS.cache },
+      // A loader fills the volume; pods write only what is their own.
+      mount: { name: "cache", mountPath: PATHS.cache, ...(cache && { readOnly: true }) },
     },
     ...(claim === undefined
       ? []

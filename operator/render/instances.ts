@@ -8,7 +8,7 @@ import type {
 import { ANNOTATIONS } from "../../src/api/names.ts";
 import type { ObjectOf } from "../../src/kube/object.ts";
 import { instancePod, packedSpecs } from "./instance-pod.ts";
-import { cacheName, namesOf, objectLabels, podLabels } from "./names.ts";
+import { namesOf, objectLabels, podLabels } from "./names.ts";
 import type { RenderSettings } from "./settings.ts";
 import type { RenderedVariant } from "./variant.ts";
 
@@ -37,14 +37,14 @@ export function statefulSet(variant: RenderedVariant, settings: RenderSettings):
 }
 
 /** Packed: what the supervisor of each pod is to run, `<ordinal>.json`, or `<ordinal>-<slot>.json` where each slot has a container. */
-export function packedConfig(variant: RenderedVariant): ObjectOf<V1ConfigMap> {
+export function packedConfig(variant: RenderedVariant, settings: RenderSettings): ObjectOf<V1ConfigMap> {
   const { pool, plan, pods } = variant;
   const slots = plan.gpu?.resourceClaimTemplateName === undefined ? undefined : (plan.gpu?.instancesPerPod ?? 1);
   const data: Record<string, string> = {};
   for (let ordinal = 0; ordinal < pods; ordinal++) {
-    if (slots === undefined) data[`${ordinal}.json`] = JSON.stringify(packedSpecs(variant, ordinal));
+    if (slots === undefined) data[`${ordinal}.json`] = JSON.stringify(packedSpecs(variant, settings, ordinal));
     for (let slot = 0; slot < (slots ?? 0); slot++)
-      data[`${ordinal}-${slot}.json`] = JSON.stringify(packedSpecs(variant, ordinal, slot));
+      data[`${ordinal}-${slot}.json`] = JSON.stringify(packedSpecs(variant, settings, ordinal, slot));
   }
   return {
     apiVersion: "v1",
@@ -54,17 +54,18 @@ export function packedConfig(variant: RenderedVariant): ObjectOf<V1ConfigMap> {
   };
 }
 
-/** The volume for a variant's model files, when the pool asks for a new one. Many pods write it: files are locked in it. */
-export function cacheClaim({ pool, plan, cache }: RenderedVariant): ObjectOf<V1PersistentVolumeClaim> | undefined {
-  if (cache?.storage === undefined) return undefined;
+/** The volume for a model's files, when the pool asks for a new one. The loader writes it, and pods on any node read it. */
+export function cacheClaim({ pool, cache }: RenderedVariant): ObjectOf<V1PersistentVolumeClaim> | undefined {
+  if (cache?.made === undefined) return undefined;
+  const { storage, storageClassName } = cache.made;
   return {
     apiVersion: "v1",
     kind: "PersistentVolumeClaim",
-    metadata: { name: cacheName(pool, plan.name), labels: objectLabels(pool, "instance", plan.name) },
+    metadata: { name: cache.claimName, labels: objectLabels(pool, "instance") },
     spec: {
       accessModes: ["ReadWriteMany"],
-      ...(cache.storageClassName !== undefined && { storageClassName: cache.storageClassName }),
-      resources: { requests: { storage: String(cache.storage) } },
+      ...(storageClassName !== undefined && { storageClassName }),
+      resources: { requests: { storage } },
     },
   };
 }

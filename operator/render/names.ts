@@ -2,7 +2,7 @@ import type { LLMPool } from "../../src/api/llmpool.ts";
 import { API_VERSION, DEFAULT_VARIANT, KIND, LABELS } from "../../src/api/names.ts";
 import type { ObjectMeta, OwnerReference } from "../../src/kube/object.ts";
 
-export type Component = "instance" | "router";
+export type Component = "instance" | "router" | "loader";
 
 /** Who writes the objects: the field manager of every apply, and the value of `app.kubernetes.io/managed-by`. */
 export const MANAGER = "llmpool-operator";
@@ -21,8 +21,14 @@ export const namesOf = (pool: string) => ({
   variant: (variant: string) => (variant === DEFAULT_VARIANT ? pool : `${pool}-${variant}`),
 });
 
-/** Claim for the model's files of a variant. */
+/** Claim for the model's files: the pool's own, or that of a variant with a model of its own. */
 export const cacheName = (pool: string, variant: string): string => `${namesOf(pool).variant(variant)}-model`;
+
+/** ConfigMap with what is known of a model, by the hash of what it is. */
+export const factsName = (pool: string, content: string): string => `${pool}-model-${content}`;
+
+/** Job that loads a model, by the hash of what it is and how it is loaded. */
+export const loaderName = (pool: string, revision: string): string => `${pool}-load-${revision}`;
 
 /** Labels by which a pool's pods are found; they never change, because selectors may not. */
 export function podLabels(pool: string, component: Component, variant?: string): Record<string, string> {

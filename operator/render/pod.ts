@@ -20,6 +20,9 @@ export const PATHS = {
   store: "/var/lib/llmpool/store",
 } as const;
 
+/** Nodes with cards are usually kept for pods that want them. */
+export const GPU_TOLERATIONS = [{ key: "nvidia.com/gpu", operator: "Exists", effect: "NoSchedule" }];
+
 /** Time that a process gets beyond its drain to end by itself, before the kubelet kills it. */
 export const GRACE_SECONDS = 10;
 

@@ -211,19 +211,11 @@ describe("an instance's pod", () => {
   });
 
   test("gets the hub's token as the variable that the runtime reads", () => {
-    const model = {
-      uri: "hf://org/repo/m.gguf",
-      secretRef: { name: "hf", key: "t" },
-      cache: { storage: "40Gi", storageClassName: "fast" },
-    };
+    const model = { uri: "hf://org/repo/m.gguf", secretRef: { name: "hf", key: "t" } };
     const objects = render({ backend: "llama-cpp", model });
     expect(containerOf(get<Set>(objects, "StatefulSet", "apex")).env).toContainEqual({
       name: "HF_TOKEN",
       valueFrom: { secretKeyRef: { name: "hf", key: "t" } },
-    });
-    expect(get<ObjectOf<V1PersistentVolumeClaim>>(objects, "PersistentVolumeClaim", "apex-model").spec).toMatchObject({
-      storageClassName: "fast",
-      resources: { requests: { storage: "40Gi" } },
     });
   });
 

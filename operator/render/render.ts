@@ -10,11 +10,12 @@ import {
   packedConfig,
   statefulSet,
 } from "./instances.ts";
+import { loadsOf, modelObject } from "./model-load.ts";
 import { podMonitors } from "./monitor.ts";
 import { namesOf, ownerOf } from "./names.ts";
 import { routerDeployment, routerService, storeClaim } from "./router.ts";
 import type { RenderSettings } from "./settings.ts";
-import { variantsOf } from "./variant.ts";
+import { type RenderedVariant, variantsOf } from "./variant.ts";
 
 /**
  * Every object that a pool is made of, in the order in which they are applied: what others refer to comes first. The token's Secret is not among
@@ -23,15 +24,17 @@ import { variantsOf } from "./variant.ts";
 export function renderPool(pool: LLMPool, plan: PoolPlan, settings: RenderSettings): KubeObject[] {
   const { name, namespace } = pool.metadata;
   const owner = ownerOf(pool);
+  const variants = variantsOf(pool, plan);
   const objects: (KubeObject | undefined)[] = [
     ...routerAccess(name),
     routerService(pool),
     instancesService(name),
     storeClaim(plan),
-    ...variantsOf(pool, plan).flatMap((variant) => [
+    ...claimsOf(variants),
+    ...loadsOf(variants).map((load) => modelObject(name, load, settings)),
+    ...variants.flatMap((variant) => [
       variantPolicy(name, variant.plan, settings),
-      cacheClaim(variant),
-      ...(variant.packed ? [packedConfig(variant)] : []),
+      ...(variant.packed ? [packedConfig(variant, settings)] : []),
       statefulSet(variant, settings),
     ]),
     routerDeployment(pool, plan, settings),
@@ -51,4 +54,10 @@ export function renderPool(pool: LLMPool, plan: PoolPlan, settings: RenderSettin
           },
         },
   );
+}
+
+/** Variants with one model share its volume. */
+function claimsOf(variants: readonly RenderedVariant[]): KubeObject[] {
+  const claims = variants.flatMap((variant) => cacheClaim(variant) ?? []);
+  return [...new Map(claims.map((claim) => [claim.metadata.name, claim])).values()];
 }

@@ -1,4 +1,5 @@
 import type { Backend } from "../../src/api/llmpool.ts";
+import type { ModelFacts } from "../../src/api/model-facts.ts";
 
 /** What images are for: routers, or the instances of a backend. */
 export const IMAGES = ["router", "stub", "llama-cpp", "hf-cuda"] as const satisfies readonly (Backend | "router")[];
@@ -10,6 +11,8 @@ export interface RenderSettings {
   operatorNamespace: string;
   /** Whether the cluster knows the kind PodMonitor. */
   podMonitors: boolean;
+  /** Models that lie on their volumes, by the name of their ConfigMap. */
+  facts?: ReadonlyMap<string, ModelFacts>;
 }
 
 /** The images of one release. `registry` is put in front: `registry.example.com/team`. */

@@ -1,7 +1,11 @@
 import type { LLMPool, Variant } from "../../src/api/llmpool.ts";
+import type { Model } from "../../src/api/model.ts";
+import { DEFAULT_VARIANT } from "../../src/api/names.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
 import { revisionOf } from "../../src/core/plan/revision.ts";
 import type { InstancePlan, PoolPlan, VariantPlan } from "../../src/core/plan/types.ts";
+import { type ModelLoad, modelLoad } from "./model-load.ts";
+import { cacheName } from "./names.ts";
 
 /** One variant with everything that its pods are made of: the plan, and the fields of the spec that only pods have. */
 export interface RenderedVariant {
@@ -14,7 +18,12 @@ export interface RenderedVariant {
   resources: NonNullable<Variant["resources"]>;
   image: string | undefined;
   podTemplate: object | undefined;
-  cache: NonNullable<Variant["model"]>["cache"];
+  /** The volume for its model's files, where the pool asks for one and the model is one to be loaded. */
+  cache: { claimName: string; made: { storage: string; storageClassName?: string } | undefined } | undefined;
+  /** How the model comes onto that volume. */
+  load: ModelLoad | undefined;
+  /** What the weights take on the card, in bytes, as the pool's author says; undefined: nothing said. */
+  statedBytes: number | undefined;
   /** Hash of what a running pod has to be replaced for, and of nothing that a new release of the operator brings. */
   podRevision: string;
 }
@@ -35,7 +44,10 @@ function variantOf({ spec, metadata }: LLMPool, plan: VariantPlan, model: Instan
   const resources = own.resources ?? spec.resources ?? {};
   const image = own.image ?? spec.image;
   const podTemplate = own.podTemplate ?? spec.podTemplate;
-  const cache = model.backend === "stub" ? undefined : (own.model ?? spec.model)?.cache;
+  const asked = model.backend === "stub" ? undefined : (own.model ?? spec.model);
+  const loaded = !/^(file|pvc):/.test(asked?.uri ?? "file:");
+  const cache =
+    loaded && asked?.cache ? volumeOf(metadata.name, own.model ? plan.name : DEFAULT_VARIANT, asked.cache) : undefined;
   const podRevision = revisionOf({
     // A supervisor replaces what it holds by itself.
     instance: packed ? { backend: model.backend, secret: model.modelSecret } : model.revision,
@@ -43,7 +55,7 @@ function variantOf({ spec, metadata }: LLMPool, plan: VariantPlan, model: Instan
     resources,
     image: image || undefined,
     podTemplate,
-    cache,
+    cache: asked?.cache,
   });
   const pods = plan.instances.reduce((most, { ordinal }) => Math.max(most, ordinal + 1), 0);
   return {
@@ -56,7 +68,18 @@ function variantOf({ spec, metadata }: LLMPool, plan: VariantPlan, model: Instan
     image: image || undefined,
     podTemplate,
     cache,
+    load: cache && modelLoad(metadata.name, model, cache.claimName, plan.gpu !== undefined, podTemplate),
+    statedBytes: asked?.memoryMiB ? asked.memoryMiB * 2 ** 20 : undefined,
     podRevision,
+  };
+}
+
+function volumeOf(pool: string, owner: string, cache: NonNullable<Model["cache"]>): RenderedVariant["cache"] {
+  const { claimName, storage, storageClassName } = cache;
+  if (claimName !== undefined) return { claimName, made: undefined };
+  return {
+    claimName: cacheName(pool, owner),
+    made: { storage: String(storage), ...(storageClassName !== undefined && { storageClassName }) },
   };
 }
 

@@ -37,7 +37,7 @@ function stage(name: string, kind: "Node" | "Pod", matchExpressions: unknown[], 
   return { apiVersion: "kwok.x-k8s.io/v1alpha1", kind: "Stage", metadata: { name }, spec };
 }
 
-/** What KWOK does to nodes and pods: all become ready at once, the pods of Jobs then succeed, and what is deleted goes. */
+/** What KWOK does to nodes and pods: all become ready at once, the pods of Jobs then succeed (but of loaders), and what is deleted goes. */
 const STAGES = [
   stage("node-initialize", "Node", [one(ready, "NotIn", "True")], {
     statusTemplate: `{{ $now := Now }}
@@ -98,7 +98,13 @@ startTime: {{ $now | Quote }}`,
   stage(
     "pod-complete",
     "Pod",
-    [living, one(".status.phase", "In", "Running"), one(".metadata.ownerReferences.[].kind", "In", "Job")],
+    [
+      living,
+      one(".status.phase", "In", "Running"),
+      one(".metadata.ownerReferences.[].kind", "In", "Job"),
+      // What a loader says in the end is played by the test.
+      one('.metadata.labels["app.kubernetes.io/component"]', "NotIn", "loader"),
+    ],
     {
       statusTemplate: `{{ $now := Now }}
 containerStatuses:

@@ -14,7 +14,7 @@ export const DEFAULT_ROLES = ["planner", "coder", "runner", "critic", "summarize
 export const LABELS = {
   pool: "llmpool.dev/pool",
   variant: "llmpool.dev/variant",
-  /** `instance` or `router`. */
+  /** `instance`, `router` or `loader`. */
   component: "app.kubernetes.io/component",
   name: "app.kubernetes.io/name",
   managedBy: "app.kubernetes.io/managed-by",
@@ -26,7 +26,7 @@ export const ANNOTATIONS = {
 } as const;
 
 /** Containers of the pods, for whoever patches them through podTemplate. */
-export const CONTAINERS = { instance: "instance", router: "router" } as const;
+export const CONTAINERS = { instance: "instance", router: "router", loader: "loader" } as const;
 
 /** `Reconciling` and `Stalled` appear only when True (kstatus). */
 export const CONDITIONS = [

@@ -1,77 +1,19 @@
 import { expect, onTestFinished } from "vitest";
-import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
-import { eventually } from "../support/eventually.ts";
-import { operatorAccount, startOperator } from "../support/operator.ts";
 import { installPodMonitors, removePodMonitors } from "../support/pod-monitors.ts";
+import { conditionOf, operate as operateOn, pools, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
+const { poolOf, untilCondition, ownedObjects, podUids } = pools(cluster);
 
 const OPERATOR = "llmpool-operator/0.0.0-test";
 
-const stub = (spec: object = {}) => ({
-  apiVersion: "llmpool.dev/v1alpha1",
-  kind: "LLMPool",
-  metadata: { name: "apex" },
-  spec: { backend: "stub", instances: 2, drainSeconds: 0, store: { ephemeral: true }, ...spec },
-});
-
-type Pool = KubeObject & { status?: LLMPoolStatus };
-
-/** An operator of one namespace with the rights that the chart gives it there, in this process, which ends with the test. */
-async function operate(namespace: string, version?: string): Promise<() => Promise<void>> {
-  const kubeconfig = await operatorAccount(cluster, namespace, namespace);
-  return startOperator({ kubeconfig, ownNamespace: namespace, namespace, ...(version !== undefined && { version }) });
-}
-
-/** Waits until `check` no longer throws. */
-const until = (what: string, check: () => Promise<void>) =>
-  eventually(what, async () => {
-    await check();
-    return true;
-  });
-
-const poolOf = (namespace: string) => cluster.get<Pool>("llmp", "apex", namespace);
-
-function conditionOf({ status }: Pool, type: string) {
-  return status?.conditions?.find((condition) => condition.type === type);
-}
-
-/** Waits until the pool's Ready condition has this status (and reason) for its newest generation, and returns the pool. */
-function untilReady(namespace: string, status: "True" | "False", reason?: string): Promise<Pool> {
-  return eventually(`Ready ${status} ${reason ?? ""}`, async () => {
-    const pool = await poolOf(namespace);
-    const ready = conditionOf(pool, "Ready");
-    expect([ready?.status, pool.status?.observedGeneration]).toEqual([status, pool.metadata.generation]);
-    if (reason !== undefined) expect(ready?.reason).toBe(reason);
-    return pool;
-  });
-}
-
-/** `kind/name` of everything that the pool owns. */
-async function ownedObjects(namespace: string): Promise<string[]> {
-  const kinds =
-    "serviceaccounts,roles,rolebindings,services,persistentvolumeclaims,networkpolicies,configmaps,statefulsets,deployments,poddisruptionbudgets,secrets";
-  const { items } = JSON.parse(await cluster.kubectl(["get", kinds, "--namespace", namespace, "--output", "json"])) as {
-    items: KubeObject[];
-  };
-  return items
-    .filter(({ metadata }) => metadata.ownerReferences?.some(({ kind }) => kind === "LLMPool"))
-    .map(({ kind, metadata }) => `${kind}/${metadata.name}`)
-    .sort();
-}
-
-async function podUids(
-  namespace: string,
-  selector = "app.kubernetes.io/component=instance",
-): Promise<Map<string, string>> {
-  const { items } = JSON.parse(
-    await cluster.kubectl(["get", "pods", "--namespace", namespace, "--selector", selector, "--output", "json"]),
-  ) as { items: KubeObject[] };
-  return new Map(items.map(({ metadata }) => [metadata.name, metadata.uid ?? ""]));
-}
+const operate = (namespace: string, version?: string) =>
+  operateOn(cluster, namespace, version === undefined ? {} : { version });
+const untilReady = (namespace: string, status: "True" | "False", reason?: string) =>
+  untilCondition(namespace, "Ready", status, reason);
 
 cluster.ownTest(
   "a pool becomes its objects and Ready, an unchanged one causes no write, and a deleted one leaves nothing",

@@ -20,11 +20,17 @@ const pool = (spec: object = {}) => ({
   spec: { backend: "stub", instances: 2, drainSeconds: 0, store: { ephemeral: true }, ...spec },
 });
 
-/** A variant with what the others lack: a claim, and a ConfigMap for its supervisors. */
+/** Variants with what the others lack: a claim and a loader, and a ConfigMap for supervisors. */
+const cached = {
+  name: "cached",
+  backend: "hf-cuda",
+  model: { uri: "hf://org/cached", cache: { storage: "1Gi" } },
+  instances: 1,
+};
 const packed = {
   name: "packed",
   backend: "hf-cuda",
-  model: { uri: "hf://org/repo", cache: { storage: "1Gi" } },
+  model: { uri: "hf://org/repo" },
   instances: 2,
   gpu: { mode: "Packed", instancesPerPod: 2 },
 };
@@ -68,12 +74,16 @@ cluster.ownTest("the operator may do what it does, and nothing else", async () =
       ({ user, resource }) => user === `system:serviceaccount:${system}:llmpool` && resource !== "",
     );
 
-  await cluster.apply([pool({ variants: [packed] })], namespace);
+  await cluster.apply([pool({ variants: [packed, cached] })], namespace);
   await eventually("the pool has its last object", () => cluster.get("podmonitor", "apex-router", namespace));
   await cluster.apply([pool({ contextTokens: 512 })], namespace);
   await untilReason(namespace, /^Ready: 2 of 2/);
   await eventually("what the variant had is gone", async () => {
-    const left = ["get", "statefulsets,networkpolicies,configmaps", "--selector=llmpool.dev/variant=packed"];
+    const left = [
+      "get",
+      "statefulsets,networkpolicies,configmaps,jobs",
+      "--selector=llmpool.dev/pool=apex,llmpool.dev/variant!=default",
+    ];
     return (await cluster.kubectl([...left, "--namespace", namespace, "--output=name"])) === "";
   });
   await eventually("an event is counted", async () => {

@@ -1,0 +1,89 @@
+import type { V1ConfigMap, V1Job } from "@kubernetes/client-node";
+import { ModelFacts } from "../src/api/model-facts.ts";
+import { controllerOf, type ObjectOf } from "../src/kube/object.ts";
+import type { Pod } from "./kinds.ts";
+import { type PodState, podState } from "./pod-state.ts";
+import type { ModelLoad } from "./render/model-load.ts";
+
+/** One model on its volume, as far as it is known. */
+export interface ObservedLoad {
+  load: ModelLoad;
+  /** It lies there. */
+  facts: ModelFacts | undefined;
+  job: ObjectOf<V1Job> | undefined;
+  /** Of its loader; undefined: there is none yet, or no more. */
+  pod: PodState | undefined;
+}
+
+/**
+ * The facts are the ConfigMap's, or those of the loader that has just ended well: its last words, which the kubelet puts into the pod's status. So
+ * the loader needs no access to the API server.
+ */
+export function observeLoad(
+  load: ModelLoad,
+  map: ObjectOf<V1ConfigMap> | undefined,
+  job: ObjectOf<V1Job> | undefined,
+  pods: readonly Pod[],
+): ObservedLoad {
+  const own = pods.filter((pod) => job !== undefined && controllerOf(pod)?.uid === job.metadata.uid);
+  const said = own
+    .flatMap(({ status }) => status?.containerStatuses ?? [])
+    .flatMap(({ state }) => {
+      const { exitCode, message } = state?.terminated ?? {};
+      return exitCode === 0 && message !== undefined ? [message] : [];
+    });
+  const newest = own.toSorted(byAge).at(-1);
+  return {
+    load,
+    facts: factsIn(map?.data) ?? said.map(factsInText).find((facts) => facts !== undefined),
+    job,
+    pod: newest && podState(newest),
+  };
+}
+
+/** When the Job ended, on the wall clock in milliseconds, although nothing is known of its model. */
+export function spentAt({ facts, job }: ObservedLoad): number | undefined {
+  if (facts) return undefined;
+  const end = job?.status?.conditions?.find(
+    ({ type, status }) => (type === "Complete" || type === "Failed") && status === "True",
+  );
+  return end && Date.parse(end.lastTransitionTime ?? "");
+}
+
+/** The state of instances that wait for it. */
+export function waitingState(observed: ObservedLoad): PodState {
+  const { load, job, pod } = observed;
+  const { uri } = load.model;
+  const of = (state: PodState["state"], message: string, reason?: string): PodState => ({
+    state,
+    message,
+    restarts: 0,
+    ...(reason !== undefined && { reason }),
+  });
+  if (spentAt(observed) !== undefined)
+    return of(
+      "Failed",
+      `Job ${load.jobName} ended and said nothing of its model: give the operator images of its own release`,
+      "LoaderSilent",
+    );
+  if (pod?.state === "Failed") return of("Failed", `${uri} cannot be loaded: ${pod.message}`, pod.reason);
+  if (pod?.reason === "Unschedulable")
+    return of("Pending", `the loader of ${uri} has no node: ${pod.message}`, pod.reason);
+  return of("Loading", `Job ${load.jobName} ${job ? "loads" : "is to load"} ${uri} into claim ${load.claimName}`);
+}
+
+function factsIn(data: unknown): ModelFacts | undefined {
+  return ModelFacts.safeParse(data).data;
+}
+
+function factsInText(text: string): ModelFacts | undefined {
+  try {
+    return factsIn(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+function byAge(a: Pod, b: Pod): number {
+  return (a.metadata.creationTimestamp ?? "") < (b.metadata.creationTimestamp ?? "") ? -1 : 1;
+}
