@@ -10,11 +10,22 @@ export interface CallHeaders {
   /** From its arrival on, in milliseconds; absent: the instance's own limit. */
   timeoutMs?: number;
   maxTotalTokens?: number;
+  /** Who competes as one for a slot; absent: all who do not say. */
+  flow?: string;
+  /** To the end of its episode, in milliseconds. */
+  episodeMs?: number;
+  /** How long it has waited already, in milliseconds. */
+  waitedMs?: number;
+  prefillTokens?: number;
+  queueLimit?: number;
 }
 
 const ID = /^[A-Za-z0-9._:-]{1,128}$/;
 const SESSION = /^[\x21-\x7e]{1,512}$/;
+const FLOW = /^[\x21-\x7e]{1,1024}$/;
 const NUMBER = /^\d{1,12}$/;
+
+const NUMBERS = ["timeoutMs", "maxTotalTokens", "episodeMs", "waitedMs", "prefillTokens", "queueLimit"] as const;
 
 /** Throws `invalid_request` that names the header. A request without an id gets one. */
 export function readHeaders(headers: IncomingHttpHeaders): CallHeaders {
@@ -23,10 +34,12 @@ export function readHeaders(headers: IncomingHttpHeaders): CallHeaders {
   };
   const session = pick(headers, "session", SESSION, "1 to 512 visible ASCII characters");
   if (session !== undefined) call.session = session;
-  const timeoutMs = pick(headers, "timeoutMs", NUMBER, "a whole number of milliseconds");
-  if (timeoutMs !== undefined) call.timeoutMs = Number(timeoutMs);
-  const maxTotalTokens = pick(headers, "maxTotalTokens", NUMBER, "a whole number of tokens");
-  if (maxTotalTokens !== undefined) call.maxTotalTokens = Number(maxTotalTokens);
+  const flow = pick(headers, "flow", FLOW, "1 to 1024 visible ASCII characters");
+  if (flow !== undefined) call.flow = flow;
+  for (const key of NUMBERS) {
+    const value = pick(headers, key, NUMBER, "a whole number");
+    if (value !== undefined) call[key] = Number(value);
+  }
   return call;
 }
 

@@ -10,6 +10,7 @@ import {
   samplingOf,
   stopOf,
 } from "../../src/api/openai.ts";
+import type { QueueItem, Slot } from "../../src/core/queue.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../src/lib/errors.ts";
 import type { Logger } from "../../src/lib/logger.ts";
@@ -22,6 +23,7 @@ import type { UsageRecords } from "./records.ts";
 import { chatShape, type Shape, type ShapeOptions, textShape } from "./shapes.ts";
 import type { Slots } from "./slots.ts";
 import type { InstanceStatus } from "./status.ts";
+import { slotOf } from "./wait.ts";
 import { ClientGone, closeWhenIdle } from "./write.ts";
 
 export interface InferenceDeps {
@@ -118,24 +120,30 @@ export class Inference {
       ? new StreamAnswer(response, shape, { includeUsage, clock, writeIdleMs: limits.writeIdleMs, signal: cut.signal })
       : new WholeAnswer(response, shape);
     call.record = records.open(headers.requestId);
-    const remainingMs = () => Math.max(1, timeoutMs - (clock.now() - call.arrivedAt));
-    await this.#generate(backend, toRequest(headers, body), remainingMs, call.answer, call.record, call, cut.signal);
+    const generate = toRequest(headers, body);
+    const item = toItem(headers, timeoutMs, clock.now() - call.arrivedAt, clock.now(), cut.signal);
+    const ticket = this.#deps.slots.ask(item, headers.queueLimit);
+    const tells = headers.flow !== undefined;
+    const slot = await (tells ? slotOf(ticket, response, clock, limits.positionMs) : ticket.slot);
+    const remainingMs = Math.max(1, timeoutMs - (clock.now() - call.arrivedAt));
+    const bounded = { ...generate, timeoutMs: remainingMs };
+    await this.#generate(backend, bounded, slot, call.answer, call.record, call, cut.signal);
   }
 
   async #generate(
     backend: LLMBackend,
-    request: Omit<GenerateRequest, "timeoutMs">,
-    remainingMs: () => number,
+    request: GenerateRequest,
+    slot: Slot,
     answer: Answer,
     record: RequestRecord,
     call: Call,
     signal: AbortSignal,
   ): Promise<void> {
-    const { slots, records, metrics } = this.#deps;
-    const lease = await slots.slot(request.sessionId, signal);
+    const { records, metrics, clock } = this.#deps;
+    call.startedAt = clock.now();
     let finishReason: Parameters<Answer["end"]>[0] | undefined;
     try {
-      for await (const event of backend.generate({ ...request, timeoutMs: remainingMs() }, { signal })) {
+      for await (const event of backend.generate(request, { signal })) {
         if (event.type === "prompt") {
           record.prompt_tokens = event.promptTokens;
           record.cached_tokens = event.cachedTokens;
@@ -155,7 +163,7 @@ export class Inference {
       }
     } finally {
       // Before the answer's end: the next turn may begin, and whoever reads the end finds the record final.
-      lease[Symbol.dispose]();
+      slot.release();
       records.close(record);
       metrics.promptTokens.inc(record.prompt_tokens);
       metrics.cachedTokens.inc(record.cached_tokens);
@@ -170,7 +178,7 @@ export class Inference {
     const now = clock.now();
     if (call.tokenAt === undefined) {
       metrics.firstToken.observe((now - call.arrivedAt) / 1000);
-      call.firstTokenMs = now - call.arrivedAt;
+      call.firstTokenMs = now - call.startedAt;
     } else if (tokens > 0) metrics.tokenGap.observe((now - call.tokenAt) / 1000 / tokens);
     call.tokenAt = now;
   }
@@ -182,7 +190,7 @@ export class Inference {
       cachedTokens: cached_tokens,
       completionTokens: completion_tokens,
       firstTokenMs: call.firstTokenMs,
-      totalMs: call.tokenAt - call.arrivedAt,
+      totalMs: call.tokenAt - call.startedAt,
     });
   }
 }
@@ -194,13 +202,35 @@ class Call {
   record: RequestRecord | undefined;
   /** When its latest token came. */
   tokenAt: number | undefined;
-  /** From its arrival to its first token. */
+  /** When it got its slot. */
+  startedAt = 0;
+  /** From then to its first token. */
   firstTokenMs = 0;
   cancelTimeout: () => void = () => {};
 
   constructor(arrivedAt: number) {
     this.arrivedAt = arrivedAt;
   }
+}
+
+/** Its place among those who wait. `lateMs`: since it arrived. */
+function toItem(
+  { session, flow = "", episodeMs = Infinity, waitedMs = 0, prefillTokens = 0 }: CallHeaders,
+  timeoutMs: number,
+  lateMs: number,
+  now: number,
+  signal: AbortSignal,
+): QueueItem {
+  const byEpisode = episodeMs < timeoutMs;
+  return {
+    flow,
+    deadline: now - lateMs + Math.min(episodeMs, timeoutMs),
+    deadlineCode: byEpisode ? "episode_deadline_exceeded" : "request_timeout",
+    prefillTokens,
+    waitedMs: waitedMs + lateMs,
+    signal,
+    ...(session !== undefined && { session }),
+  };
 }
 
 function toRequest(headers: CallHeaders, body: ChatRequest | CompletionRequest): Omit<GenerateRequest, "timeoutMs"> {

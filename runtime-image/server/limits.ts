@@ -1,3 +1,5 @@
+import { DEFAULT_QUEUE_LIMIT } from "../../src/api/instance.ts";
+
 /** Bounds of an instance's server. Times in milliseconds, sizes in bytes. */
 export interface ServerLimits {
   /** A body of an inference request; the router's own limit is the one that callers meet. */
@@ -13,8 +15,10 @@ export interface ServerLimits {
   /** For the next request on an open connection: longer than any caller's pool keeps one, so that it is the caller who closes. */
   keepAliveMs: number;
   connections: number;
-  /** Requests that wait for a slot. */
+  /** Requests that wait for a slot, when the caller does not say how many may. */
   waiting: number;
+  /** How often one that waits is told its place. */
+  positionMs: number;
 }
 
 export const DEFAULT_LIMITS: ServerLimits = {
@@ -25,7 +29,8 @@ export const DEFAULT_LIMITS: ServerLimits = {
   writeIdleMs: 30_000,
   keepAliveMs: 75_000,
   connections: 1024,
-  waiting: 64,
+  waiting: DEFAULT_QUEUE_LIMIT,
+  positionMs: 5_000,
 };
 
 /** Longest wait of `GET /internal/requests/{id}`. */

@@ -52,7 +52,14 @@ export class InstanceServer implements AsyncDisposable {
     this.#options = options;
     this.#discardMs = limits.discardMs;
     this.#status = new InstanceStatus(options.id, clock);
-    this.#slots = new Slots(options.sessions, limits.waiting, options.onRunning ?? (() => {}));
+    this.#slots = new Slots({
+      id: options.id,
+      slots: options.sessions,
+      waiting: limits.waiting,
+      clock,
+      speed: this.#status.speed,
+      onRunning: options.onRunning ?? (() => {}),
+    });
     this.#records = new UsageRecords(clock);
     this.metrics = makeInstanceMetrics(this.#status, this.#slots);
     const deps = { status: this.#status, slots: this.#slots, limits, clock };

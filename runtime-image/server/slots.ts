@@ -1,126 +1,80 @@
-import { LLMPoolError } from "../../src/lib/errors.ts";
+import { InstanceQueue, type QueueItem, type QueueLimits, type Ticket } from "../../src/core/queue.ts";
+import type { Speed } from "../../src/core/speed.ts";
+import type { Clock } from "../../src/lib/clock.ts";
 
-interface Waiter {
-  session: string | undefined;
-  needsSlot: boolean;
-  enter: () => void;
+export interface SlotsOptions {
+  /** The instance's id, for messages. */
+  id: string;
+  /** Requests that compute at once. */
+  slots: number;
+  /** Requests that wait. */
+  waiting: number;
+  clock: Clock;
+  /** What refusals go by. */
+  speed: Speed;
+  /** Told how many requests compute, whenever that changes. */
+  onRunning: (running: number) => void;
 }
 
 /**
- * Who may compute: at most `slots` requests at once, and one at a time of each session. The others wait in their order of arrival; one whose
- * session is busy lets later ones pass.
+ * Who may compute: the one line in which the requests of all routers stand (`InstanceQueue` orders it), and, of each session, one turn at a
+ * time.
  */
 export class Slots {
-  readonly #slots: number;
-  readonly #maxWaiting: number;
+  readonly #queue: InstanceQueue;
   readonly #onRunning: (running: number) => void;
-  readonly #busy = new Set<string>();
-  #queue: Waiter[] = [];
+  #limits: QueueLimits;
   #running = 0;
-  #held = 0;
   #idleWaiters: (() => void)[] = [];
 
-  /** `onRunning` is told how many requests run, whenever that changes. */
-  constructor(slots: number, maxWaiting: number, onRunning: (running: number) => void) {
-    this.#slots = slots;
-    this.#maxWaiting = maxWaiting;
+  constructor({ id, slots, waiting, clock, speed, onRunning }: SlotsOptions) {
+    this.#limits = { slots, waiting };
+    this.#queue = new InstanceQueue(id, { clock, speed, onChange: () => this.#changed() }, this.#limits);
     this.#onRunning = onRunning;
   }
 
   get running(): number {
-    return this.#running;
+    return this.#queue.running;
   }
   get waiting(): number {
-    return this.#queue.length;
+    return this.#queue.waiting;
   }
 
-  /** A slot, and the session where there is one; to be given back by disposing. Rejects with `queue_full` or the signal's reason. */
-  slot(session: string | undefined, signal: AbortSignal): Promise<Disposable> {
-    return this.#enter({ session, needsSlot: true }, signal);
+  /** A place in the line, or a slot at once. `waiting`: the most that may wait, where the caller says. Throws as `InstanceQueue.enqueue`. */
+  ask(item: QueueItem, waiting = this.#limits.waiting): Ticket {
+    if (waiting !== this.#limits.waiting) {
+      this.#limits = { ...this.#limits, waiting };
+      this.#queue.resize(this.#limits);
+    }
+    return this.#queue.enqueue(item);
   }
 
-  /** The session alone, for what changes its cache without computing. */
-  session(session: string, signal: AbortSignal): Promise<Disposable> {
-    return this.#enter({ session, needsSlot: false }, signal);
+  /** The session alone, for what changes its cache without computing. Rejects with `queue_full` or the signal's reason. */
+  async session(session: string, signal: AbortSignal): Promise<Disposable> {
+    return this.#queue.enqueue({ ...SESSION_ALONE, session, signal }).slot;
   }
 
   /** Resolves when nobody runs or waits. */
   idle(): Promise<void> {
-    if (this.#held === 0 && this.#queue.length === 0) return Promise.resolve();
+    if (this.#queue.idle) return Promise.resolve();
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 
-  #enter(want: Omit<Waiter, "enter">, signal: AbortSignal): Promise<Disposable> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason);
-      const waiter: Waiter = {
-        ...want,
-        enter: () => {
-          signal.removeEventListener("abort", onAbort);
-          resolve(this.#take(want));
-        },
-      };
-      const onAbort = () => {
-        this.#queue = this.#queue.filter((other) => other !== waiter);
-        this.#wakeIdle();
-        reject(signal.reason);
-      };
-      // With anyone in front who could go, that one would have gone: to fit now is to be next.
-      if (this.#fits(want)) return waiter.enter();
-      if (this.#queue.length >= this.#maxWaiting) {
-        return reject(
-          new LLMPoolError("queue_full", `${this.#queue.length} requests wait on this instance already`, {
-            retryAfterSeconds: 1,
-          }),
-        );
-      }
-      this.#queue.push(waiter);
-      signal.addEventListener("abort", onAbort, { once: true });
-    });
-  }
-
-  #fits({ session, needsSlot }: Omit<Waiter, "enter">): boolean {
-    return (!needsSlot || this.#running < this.#slots) && (session === undefined || !this.#busy.has(session));
-  }
-
-  #take({ session, needsSlot }: Omit<Waiter, "enter">): Disposable {
-    this.#held += 1;
-    if (session !== undefined) this.#busy.add(session);
-    if (needsSlot) this.#count(+1);
-    let held = true;
-    return {
-      [Symbol.dispose]: () => {
-        if (!held) return;
-        held = false;
-        this.#held -= 1;
-        if (session !== undefined) this.#busy.delete(session);
-        if (needsSlot) this.#count(-1);
-        this.#letIn();
-        this.#wakeIdle();
-      },
-    };
-  }
-
-  #count(by: number): void {
-    this.#running += by;
-    this.#onRunning(this.#running);
-  }
-
-  /** In order, everyone who fits; each that enters may make the next one not fit. */
-  #letIn(): void {
-    const stay: Waiter[] = [];
-    const queue = this.#queue;
-    this.#queue = stay;
-    for (const waiter of queue) {
-      if (this.#fits(waiter)) waiter.enter();
-      else stay.push(waiter);
+  #changed(): void {
+    const { running, idle } = this.#queue;
+    if (running !== this.#running) {
+      this.#running = running;
+      this.#onRunning(running);
     }
-  }
-
-  #wakeIdle(): void {
-    if (this.#held > 0 || this.#queue.length > 0) return;
-    const waiters = this.#idleWaiters;
-    this.#idleWaiters = [];
-    for (const wake of waiters) wake();
+    if (!idle) return;
+    for (const wake of this.#idleWaiters.splice(0)) wake();
   }
 }
+
+const SESSION_ALONE = {
+  flow: "",
+  deadline: Number.POSITIVE_INFINITY,
+  deadlineCode: "request_timeout",
+  prefillTokens: 0,
+  slotless: true,
+} as const;

@@ -16,7 +16,23 @@ export const INSTANCE_HEADERS = {
   timeoutMs: "x-llmpool-timeout-ms",
   /** The reservation: most prompt + completion tokens. */
   maxTotalTokens: "x-llmpool-max-total-tokens",
+  /** Opaque: requests with the same one share one turn in the instance's line. Only who sends it is told by 102 responses how the wait goes. */
+  flow: "x-llmpool-flow",
+  /** Milliseconds left of its episode: not started after it. */
+  episodeMs: "x-llmpool-episode-ms",
+  /** Milliseconds it has waited already, elsewhere: it is as old as that in its flow. */
+  waitedMs: "x-llmpool-waited-ms",
+  /** Prompt tokens that no warm cache can spare. */
+  prefillTokens: "x-llmpool-prefill-tokens",
+  /** Most requests that may wait here. */
+  queueLimit: "x-llmpool-queue-limit",
 } as const;
+
+/** Header of a 102 response: the place in the line; 0 when it has its slot. */
+export const POSITION_HEADER = "x-llmpool-position";
+
+/** Requests that wait for a slot when nobody says how many may: `queuePerInstance` where it is not given. */
+export const DEFAULT_QUEUE_LIMIT = 64;
 
 /**
  * Usage travels to the router as an SSE comment `: usage {json}` (a RequestRecord) right before the last data of a stream (`[DONE]` or the

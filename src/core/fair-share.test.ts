@@ -8,7 +8,7 @@ const candidate = fc.record({
 });
 const candidates = fc
   .array(candidate, { minLength: 1, maxLength: 8 })
-  .map((list): Candidate[] => list.map((c, arrival) => ({ ...c, arrival })));
+  .map((list): Candidate[] => list.map((c, arrival) => ({ ...c, arrivedAt: 0, arrival })));
 const share = fc.double({ min: 0.1, max: 4, noNaN: true });
 
 test("a flow that has its share stands back while one below its share waits", () => {

@@ -11,7 +11,9 @@ export interface Candidate<F extends Flow = Flow> {
   flow: F;
   /** On the clock's scale, in milliseconds. */
   deadline: number;
-  /** Number of its arrival: decides between equal deadlines. */
+  /** On the clock's scale: decides between equal deadlines, */
+  arrivedAt: number;
+  /** and the number of its arrival decides between equal instants. */
   arrival: number;
 }
 
@@ -47,6 +49,12 @@ export function pickFair<C extends Candidate>(
   return pick && { pick, floor };
 }
 
-function isSooner(a: Candidate, b: Candidate): boolean {
-  return a.deadline < b.deadline || (a.deadline === b.deadline && a.arrival < b.arrival);
+/** Earlier deadline first; of equal ones the one that has waited for longer. */
+export function isSooner(a: Omit<Candidate, "flow">, b: Omit<Candidate, "flow">): boolean {
+  return a.deadline < b.deadline || (a.deadline === b.deadline && isEarlier(a, b));
+}
+
+/** Who came first. */
+export function isEarlier(a: Pick<Candidate, "arrivedAt" | "arrival">, b: typeof a): boolean {
+  return a.arrivedAt < b.arrivedAt || (a.arrivedAt === b.arrivedAt && a.arrival < b.arrival);
 }

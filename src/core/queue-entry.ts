@@ -1,4 +1,5 @@
 import type { Flow } from "./fair-share.ts";
+import type { IndexedHeap } from "./indexed-heap.ts";
 
 export interface QueueItem {
   /** Who competes as one, from `flowOf`. */
@@ -11,6 +12,10 @@ export interface QueueItem {
   deadlineCode: DeadlineCode;
   /** Prompt tokens that must be read in any case: 0 when the session's cache may be warm. */
   prefillTokens: number;
+  /** Needs its session, and computes nothing. */
+  slotless?: boolean;
+  /** How long it has waited elsewhere already, in milliseconds: it is as old as that here. */
+  waitedMs?: number;
   /** Ends the wait with its reason. */
   signal?: AbortSignal;
 }
@@ -31,19 +36,25 @@ export interface Ticket {
 
 /** The right to run on the instance, until released. */
 export interface Slot extends Disposable {
+  /** In this line, in milliseconds. */
   readonly waitedMs: number;
   release(): void;
 }
 
 /** A flow in the line of one instance. */
 export interface FlowLine extends Flow {
+  /** By arrival, as in every list here. */
   waiting: Entry[];
+  /** Those of them that lack nothing but a slot. Made when it is needed: most requests never wait. */
+  ready: IndexedHeap<Entry> | undefined;
 }
 
 /** A session in the line: at most one of its turns runs. */
 export interface SessionLine {
   busy: boolean;
   waiting: Entry[];
+  /** The one of them that is among its flow's ready. */
+  next: Entry | undefined;
 }
 
 /** What an entry asks of its queue. */
@@ -51,7 +62,7 @@ export interface Line {
   leave(entry: Entry, reason: unknown): void;
   release(entry: Entry): void;
   position(entry: Entry): number;
-  moved(entry: Entry): void;
+  move(entry: Entry, deadline: number): void;
 }
 
 /** One request: its ticket while it waits, its slot while it runs. */
@@ -64,9 +75,11 @@ export class Entry implements Ticket, Slot {
   readonly item: QueueItem;
   readonly flow: FlowLine;
   readonly session: SessionLine | undefined;
+  readonly arrivedAt: number;
   readonly arrival: number;
   readonly prefillTokens: number;
-  readonly #arrivedAt: number;
+  /** Came into this line. */
+  readonly #cameAt: number;
   readonly #line: Line;
   #settle: { resolve: (slot: Slot) => void; reject: (reason: unknown) => void } | undefined;
   #onAbort: (() => void) | undefined;
@@ -82,16 +95,17 @@ export class Entry implements Ticket, Slot {
     this.item = item;
     this.flow = flow;
     this.session = session;
+    this.arrivedAt = now - (item.waitedMs ?? 0);
     this.arrival = arrival;
     this.deadline = item.deadline;
     this.deadlineCode = item.deadlineCode;
     this.prefillTokens = item.prefillTokens;
-    this.#arrivedAt = now;
+    this.#cameAt = now;
     this.#line = line;
   }
 
   get waitedMs(): number {
-    return this.startedAt - this.#arrivedAt;
+    return this.startedAt - this.#cameAt;
   }
 
   position(): number {
@@ -99,9 +113,8 @@ export class Entry implements Ticket, Slot {
   }
 
   setDeadline(deadline: number, code: DeadlineCode): void {
-    this.deadline = deadline;
     this.deadlineCode = code;
-    this.#line.moved(this);
+    this.#line.move(this, deadline);
   }
 
   cancel(reason: unknown): void {

@@ -168,7 +168,7 @@ describe("limits", () => {
     add("1", { flow: "a" });
     add("2", { flow: "a" });
     add("3", { flow: "a" });
-    expect(refusal(() => add("4", { flow: "a" }))).toMatchObject({ code: "queue_full", retryAfterSeconds: 4.5 });
+    expect(refusal(() => add("4", { flow: "a" }))).toMatchObject({ code: "queue_full", retryAfterSeconds: 9 });
     expect(refusal(() => add("5", { flow: "b" }))).toMatchObject({ code: "queue_full" });
   });
 

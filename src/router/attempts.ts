@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Usage } from "../api/backend.ts";
-import { INSTANCE_HEADERS } from "../api/instance.ts";
-import { flowOf } from "../core/queue.ts";
+import { DEFAULT_QUEUE_LIMIT, INSTANCE_HEADERS } from "../api/instance.ts";
 import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ERRORS, LLMPoolError, messageOf } from "../lib/errors.ts";
@@ -45,7 +44,7 @@ export class Attempts {
    * may have cost something has used its reservation up: the next one needs another.
    */
   async run(call: Call, job: Job): Promise<void> {
-    const { seats, live } = this.#deps;
+    const { seats, live, metrics } = this.#deps;
     live.add(call);
     let settled = false;
     const settle = (usage: Usage | null) => {
@@ -53,9 +52,14 @@ export class Attempts {
       return this.#settle(call, usage);
     };
     try {
-      for (let attempt = 1; ; attempt++) {
+      for (let tries = 1; ; ) {
+        const { waitedMs } = call;
         const seat = await this.#seat(call, job);
+        const limit = limitOf(call).deadline;
         const outcome = await this.#dispatch(call, job, seat);
+        const waited = seat.waits;
+        this.#waitsNoMore(call, seat);
+        metrics.queueSeconds.observe((call.waitedMs - waitedMs) / 1000, { role: call.role });
         tellBreaker(seat, outcome);
         switch (outcome.kind) {
           case "answered":
@@ -64,7 +68,9 @@ export class Attempts {
             return;
           case "refused": {
             seat.release();
-            const again = attempt < MAX_ATTEMPTS && isElsewhere(outcome.error);
+            // It waited there to an end that is none any more: the episode was extended meanwhile.
+            if (outcome.error.code === "episode_deadline_exceeded" && limitOf(call).deadline > limit) continue;
+            const again = tries++ < MAX_ATTEMPTS && outcome.error.code === "instance_unavailable";
             if (again && isFree(outcome.usage)) continue;
             if (outcome.usage === undefined) {
               settled = true;
@@ -78,12 +84,13 @@ export class Attempts {
           case "unreachable": {
             seats.suspect(seat.endpoint);
             seat.release();
-            const again = attempt < MAX_ATTEMPTS;
+            // One that waited there is as good as new: it goes on waiting.
+            const again = waited || tries++ < MAX_ATTEMPTS;
             if (again && !outcome.sent) continue;
             const error = unreachableError(seat, outcome.cause);
             if (outcome.sent) {
               settled = true;
-              this.#deps.later(this.#prove(call, job, seat));
+              this.#deps.later(this.#prove(call, job, seat, waited));
             }
             if (!again) throw error;
             await this.#renew(call, job, error);
@@ -110,14 +117,14 @@ export class Attempts {
 
   async #seat(call: Call, job: Job): Promise<Seat> {
     const { seats, store, clock, metrics } = this.#deps;
-    const { caller, identity, binding, instance } = job;
+    const { identity, binding, instance } = job;
     const { signal } = call.abort;
     const seat = await seats.take({
       instance: instance.id,
       pinned: identity.instance !== undefined,
-      flow: flowOf(caller.tenant, identity.episodeId),
+      flow: job.flow,
       limit: () => limitOf(call),
-      prefillTokens: job.prefillTokens,
+      waitedMs: call.waitedMs,
       onWait: (ticket) => {
         call.stage = "queued";
         call.ticket = ticket;
@@ -129,7 +136,6 @@ export class Attempts {
     served.instance = seat.endpoint.id;
     call.waitedMs += seat.waitedMs;
     served.queueMs = Math.round(call.waitedMs);
-    metrics.queueSeconds.observe(seat.waitedMs / 1000, { role: call.role });
     try {
       if (served.instance !== job.placed) {
         await store.rebind(call.id, served.instance, binding && { ...binding, instance: served.instance });
@@ -155,19 +161,12 @@ export class Attempts {
     const { clock, metrics, upstreams } = this.#deps;
     const { answer, route, abort } = call;
     const translation = route === "/v1/generate" ? generateTranslation(answer, job.identity.sessionId) : undefined;
-    const relay = new Relay(answer, () => this.#token(call), translation);
+    const onPosition = (position: number) => this.#position(call, seat, position);
+    const relay = new Relay(answer, () => this.#token(call), onPosition, translation);
     const cut = () => relay.abort();
     abort.signal.addEventListener("abort", cut, { once: true });
     if (abort.signal.aborted) relay.abort();
-    const headers = [
-      INSTANCE_HEADERS.requestId,
-      call.id,
-      INSTANCE_HEADERS.timeoutMs,
-      String(Math.max(1, Math.floor(call.deadline - clock.now()))),
-      INSTANCE_HEADERS.maxTotalTokens,
-      String(job.reserved),
-    ];
-    if (job.binding) headers.push(INSTANCE_HEADERS.session, job.binding.key);
+    const headers = headersOf(call, job, clock.now());
     upstreams.dispatch(seat.endpoint, ROUTES[route], headers, job.request.body, relay);
     const outcome = await relay.outcome;
     abort.signal.removeEventListener("abort", cut);
@@ -182,6 +181,27 @@ export class Attempts {
     // Only a stream shows when its first token came.
     if (call.tokens === 0) seat.release();
     else seat.release({ usage, firstTokenMs: call.firstTokenAt - call.sentAt, totalMs: now - call.sentAt });
+  }
+
+  /** What the instance tells while the request waits there. */
+  #position(call: Call, seat: Seat, position: number): void {
+    if (position === 0) {
+      this.#waitsNoMore(call, seat);
+      return;
+    }
+    seat.waits = true;
+    call.stage = "queued";
+    call.position = position;
+    call.queuedAt ??= this.#deps.clock.now();
+  }
+
+  #waitsNoMore(call: Call, seat: Seat): void {
+    if (call.queuedAt === undefined) return;
+    seat.waits = false;
+    call.stage = "prefill";
+    call.waitedMs += this.#deps.clock.now() - call.queuedAt;
+    call.answer.served.queueMs = Math.round(call.waitedMs);
+    call.queuedAt = undefined;
   }
 
   #token(call: Call): void {
@@ -208,11 +228,11 @@ export class Attempts {
     job.reserved = admission.reserved;
   }
 
-  /** Asks the instance what a cut-off request really cost. */
-  #prove(call: Call, job: Job, seat: Seat): Promise<void> {
+  /** Asks the instance what a cut-off request really cost. `waited`: it had not begun, as far as the instance has told. */
+  #prove(call: Call, job: Job, seat: Seat, waited = false): Promise<void> {
     const { id } = call;
     return this.#deps.reaper.prove({
-      ...{ requestId: id, instance: seat.endpoint.id, tokens: job.reserved, since: call.sentAt },
+      ...{ requestId: id, instance: seat.endpoint.id, tokens: job.reserved, since: call.sentAt, waited },
       settle: (usage) => this.#settle(call, usage, id),
     });
   }
@@ -266,7 +286,24 @@ function tellBreaker({ attempt }: Seat, outcome: Outcome): void {
   } else attempt.failed();
 }
 
-/** Refusals that say nothing about the request: another instance, or the same a moment later, can take it. */
-function isElsewhere(error: LLMPoolError): boolean {
-  return error.code === "instance_unavailable" || error.code === "queue_full";
+/** What the instance is told beside the body. Durations only: no two machines' clocks agree. */
+function headersOf(call: Call, { binding, flow, queueLimit, prefillTokens, reserved }: Job, now: number): string[] {
+  const headers = [
+    INSTANCE_HEADERS.requestId,
+    call.id,
+    INSTANCE_HEADERS.timeoutMs,
+    String(Math.max(1, Math.floor(call.deadline - now))),
+    INSTANCE_HEADERS.maxTotalTokens,
+    String(reserved),
+    INSTANCE_HEADERS.flow,
+    flow,
+  ];
+  if (binding) headers.push(INSTANCE_HEADERS.session, binding.key);
+  if (call.episodeEnd < call.deadline) {
+    headers.push(INSTANCE_HEADERS.episodeMs, String(Math.max(0, Math.floor(call.episodeEnd - now))));
+  }
+  if (call.waitedMs >= 1) headers.push(INSTANCE_HEADERS.waitedMs, String(Math.floor(call.waitedMs)));
+  if (prefillTokens > 0) headers.push(INSTANCE_HEADERS.prefillTokens, String(prefillTokens));
+  if (queueLimit !== DEFAULT_QUEUE_LIMIT) headers.push(INSTANCE_HEADERS.queueLimit, String(queueLimit));
+  return headers;
 }

@@ -30,8 +30,11 @@ export class Call implements LiveCall {
    * objects, and what it can reach, here all of the call, stays until the next full collection.
    */
   stage: "queued" | "prefill" | undefined = undefined;
-  /** Its place in the line, while it waits. */
+  /** Its place in this router's line, while it waits there, */
   ticket: Ticket | undefined = undefined;
+  /** and in the instance's, as that last told it, and since when. */
+  position = 0;
+  queuedAt: number | undefined = undefined;
   /** When its own time is over, and when its episode's is. */
   deadline = Number.POSITIVE_INFINITY;
   episodeEnd = Number.POSITIVE_INFINITY;
@@ -53,7 +56,7 @@ export class Call implements LiveCall {
   }
 
   get waitsFor(): string | undefined {
-    return this.stage === "queued" ? `queued ${this.ticket?.position()}` : this.stage;
+    return this.stage === "queued" ? `queued ${this.ticket?.position() ?? this.position}` : this.stage;
   }
 }
 
@@ -71,6 +74,10 @@ export interface Job {
   placed: string;
   /** Tokens set aside: the instance's hard limit. */
   reserved: number;
+  /** From `flowOf`. */
+  flow: string;
+  /** How many may wait at an instance. */
+  queueLimit: number;
   /** Prompt tokens that no warm cache can spare. */
   prefillTokens: number;
   /** Where the session was bound is no longer in the plan. */

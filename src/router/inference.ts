@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
+import { flowOf } from "../core/queue.ts";
 import type { Admission, AdmitRequest } from "../core/store.ts";
 import { type ErrorCode, LLMPoolError } from "../lib/errors.ts";
 import { Answer } from "./answer.ts";
@@ -142,6 +143,8 @@ export class Inference {
         ask,
         placed: instance.id,
         reserved: admission.reserved,
+        flow: flowOf(caller.tenant, episodeId),
+        queueLimit: plan.router.queuePerInstance,
         // Only a number that is exact, of a prompt that is surely cold, is a reason to refuse.
         prefillTokens: isNew && instance.backend === "stub" ? promptTokens : 0,
         leftInstance: !isNew && session.bound !== instance.id,

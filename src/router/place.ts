@@ -12,7 +12,10 @@ export interface Place {
   plan: InstancePlan;
   modelName: string;
   roles: string[];
+  /** Who waits here, for the instance or for a turn of the same session; what it starts is at the instance, and may wait there. */
   queue: InstanceQueue;
+  /** How many wait there. */
+  waitingThere: number;
   speed: Speed;
   sessions: number;
   /** Undefined: nothing has that id yet. */
@@ -55,15 +58,16 @@ function score(hint: string, id: string): Buffer {
 }
 
 /** The row of `GET /v1/instances`. */
-export function instanceObject({ plan, roles, queue, speed, sessions, endpoint }: Place): InstanceObject {
+export function instanceObject(place: Place): InstanceObject {
+  const { plan, roles, queue, waitingThere, speed, sessions, endpoint } = place;
   return {
     object: "instance",
     id: plan.id,
     variant: plan.variant,
     state: endpoint?.state ?? "Pending",
     roles,
-    queued: queue.waiting,
-    running: queue.running,
+    queued: queue.waiting + waitingThere,
+    running: queue.running - waitingThere,
     sessions,
     // What callers got; before the first of them, what the instance says of itself.
     tokens_per_second: speed.decodeTokensPerSecond || (endpoint?.tokensPerSecond ?? null),

@@ -30,6 +30,8 @@ export interface Unproved {
   tokens: number;
   /** On the clock's scale, in milliseconds: not later than the instant when it may have reached the instance. */
   since: number;
+  /** The instance had told that it waits for a slot, and not that it begins: when nobody can say more, it cost nothing. */
+  waited?: boolean;
   settle: (usage: Usage | null) => Promise<void>;
 }
 
@@ -129,8 +131,9 @@ export class Reaper {
     );
   }
 
-  async #chargeAll({ requestId, instance, tokens, settle }: Unproved): Promise<void> {
+  async #chargeAll({ requestId, instance, tokens, waited = false, settle }: Unproved): Promise<void> {
     const { metrics, log } = this.#deps;
+    if (waited) return settle(null);
     await settle({ promptTokens: tokens, completionTokens: 0, cachedTokens: 0 });
     metrics.unproved.inc(1);
     log.warn("nobody can say what a cut-off request cost; its whole reservation is charged", {

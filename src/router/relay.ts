@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { Dispatcher } from "undici";
 import type { Usage } from "../api/backend.ts";
-import type { RequestRecord } from "../api/instance.ts";
-import { ERRORS, type ErrorCode, LLMPoolError, messageOf } from "../lib/errors.ts";
+import { POSITION_HEADER, type RequestRecord } from "../api/instance.ts";
+import { ERRORS, type ErrorCode, type ErrorDetail, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import { type Frame, FrameSplitter } from "./sse.ts";
 import { usageOf } from "./upstream.ts";
@@ -38,11 +38,14 @@ export class Relay implements Dispatcher.DispatchHandler {
   readonly #answer: Answer;
   readonly #translation: Translation | undefined;
   readonly #onToken: () => void;
+  readonly #onPosition: (position: number) => void;
   readonly #splitter = new FrameSplitter();
   #settle: (outcome: Outcome) => void = () => {};
   #controller: Dispatcher.DispatchController | undefined;
   #aborted = false;
   #status = 0;
+  /** In seconds; NaN where the instance does not say. */
+  #retryAfter = Number.NaN;
   #stream = false;
   #body: Buffer[] = [];
   #bodyBytes = 0;
@@ -52,10 +55,16 @@ export class Relay implements Dispatcher.DispatchHandler {
   /** The latest content frame, held back so that the last one can be told from the others. */
   #held: Buffer | undefined;
 
-  /** `onToken`: a frame with model output went by. */
-  constructor(answer: Answer, onToken: () => void, translation: Translation | undefined) {
+  /** `onToken`: a frame with model output went by. `onPosition`: the place in the instance's line; 0: it waits no more. */
+  constructor(
+    answer: Answer,
+    onToken: () => void,
+    onPosition: (position: number) => void,
+    translation: Translation | undefined,
+  ) {
     this.#answer = answer;
     this.#onToken = onToken;
+    this.#onPosition = onPosition;
     this.#translation = translation;
     this.outcome = new Promise((resolve) => {
       this.#settle = resolve;
@@ -76,7 +85,13 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    if (status < 200) {
+      const position = Number(headers[POSITION_HEADER] ?? Number.NaN);
+      if (Number.isInteger(position)) this.#onPosition(position);
+      return;
+    }
     this.#status = status;
+    this.#retryAfter = Number(headers["retry-after"]);
     this.#stream = status === 200 && String(headers["content-type"]).startsWith("text/event-stream");
     if (status !== 200) return;
     if (this.#stream && !this.#answer.started) this.#answer.startStream();
@@ -170,7 +185,7 @@ export class Relay implements Dispatcher.DispatchHandler {
 
   #endRefusal(): void {
     const body = Buffer.concat(this.#body);
-    const error = errorOf(this.#status, body);
+    const error = errorOf(this.#status, body, this.#retryAfter);
     const usage = usageOfBody(parse(body)) ?? (isOwn(body) ? null : undefined);
     this.#settle({ kind: "refused", error, usage });
   }
@@ -199,14 +214,16 @@ function isOwn(body: Buffer): boolean {
 }
 
 /** An instance's own error keeps its code and text; anything else is `upstream_error`. */
-function errorOf(status: number, body: Buffer): LLMPoolError {
+function errorOf(status: number, body: Buffer, retryAfterSeconds = Number.NaN): LLMPoolError {
   const error = (parse(body) as { error?: { code?: unknown; message?: unknown; param?: unknown } } | undefined)?.error;
   const code = error?.code;
   if (typeof code !== "string" || !(code in ERRORS)) {
     return new LLMPoolError("upstream_error", `the instance answered ${status}`);
   }
   const message = typeof error?.message === "string" ? error.message : code;
-  const detail = typeof error?.param === "string" ? { param: error.param } : {};
+  const detail: ErrorDetail = {};
+  if (typeof error?.param === "string") detail.param = error.param;
+  if (retryAfterSeconds > 0) detail.retryAfterSeconds = retryAfterSeconds;
   return new LLMPoolError(code as ErrorCode, message, detail);
 }
 

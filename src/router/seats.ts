@@ -3,7 +3,14 @@ import type { InstanceObject } from "../api/http.ts";
 import { type Attempt, Breakers } from "../core/breaker.ts";
 import type { Endpoint, EndpointSource } from "../core/endpoint.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import { type DeadlineCode, InstanceQueue, type QueueItem, type Slot, type Ticket } from "../core/queue.ts";
+import {
+  type DeadlineCode,
+  InstanceQueue,
+  type QueueItem,
+  type QueueLimits,
+  type Slot,
+  type Ticket,
+} from "../core/queue.ts";
 import { Speed } from "../core/speed.ts";
 import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -27,14 +34,14 @@ export interface Ask {
   flow: string;
   /** Asked again for each line it joins: an episode may be extended meanwhile. On the clock's scale, in milliseconds. */
   limit: () => { deadline: number; code: DeadlineCode };
-  /** Prompt tokens that must be read in any case. */
-  prefillTokens: number;
+  /** So far, in other lines; in milliseconds. */
+  waitedMs: number;
   signal: AbortSignal;
   /** Told when it has to wait: its place in the line. */
   onWait: (ticket: Ticket) => void;
 }
 
-/** A slot on a ready instance. */
+/** The right to send a request to a ready instance, where it stands in the line of all routers. */
 export interface Seat {
   endpoint: Endpoint;
   waitedMs: number;
@@ -42,7 +49,9 @@ export interface Seat {
   moved: boolean;
   /** Tells the breaker how it went. */
   attempt: Attempt;
-  /** Gives the slot back, with what the answer told about the instance's speed. Idempotent. */
+  /** Whether it waits at the instance. */
+  waits: boolean;
+  /** It is there no more; with what the answer told about the instance's speed. Idempotent. */
   release(measured?: { usage: Usage; firstTokenMs: number; totalMs: number }): void;
 }
 
@@ -56,7 +65,10 @@ export interface SeatsDeps {
   clock: Clock;
 }
 
-/** Which instance serves a request, and when: placement, one waiting line an instance, and what happens while an instance is down. */
+/**
+ * Which instance serves a request: placement, and what happens while an instance is down. Who of those at an instance runs is decided
+ * there, for all routers alike; what waits here lacks its instance, or the end of its session's turn before.
+ */
 export class Seats {
   readonly #deps: SeatsDeps;
   readonly #places = new Map<string, Place>();
@@ -77,20 +89,20 @@ export class Seats {
   /** Takes over a changed plan: what is gone sends its waiting requests elsewhere. */
   follow(): void {
     const plan = this.#deps.plan();
-    const limits = (instance: InstancePlan) => ({ slots: instance.sessions, waiting: plan.router.queuePerInstance });
+    const limits = { slots: Number.POSITIVE_INFINITY, waiting: plan.router.queuePerInstance };
     const wanted = new Set<string>();
     for (const variant of plan.variants) {
       for (const instance of variant.instances) {
         wanted.add(instance.id);
         let place = this.#places.get(instance.id);
         if (!place) {
-          place = this.#newPlace(instance, limits(instance));
+          place = this.#newPlace(instance, limits);
           this.#places.set(instance.id, place);
         }
         place.plan = instance;
         place.modelName = variant.modelName;
         place.roles = plan.roles.filter((r) => r.instances.includes(instance.id)).map((r) => r.name);
-        place.queue.resize(limits(instance));
+        place.queue.resize(limits);
       }
     }
     for (const [id, place] of this.#places) {
@@ -202,7 +214,7 @@ export class Seats {
   #isReady = ({ endpoint, suspect }: Place): boolean =>
     endpoint?.state === "Ready" && endpoint.uid !== suspect && this.#breakers.allows(endpoint.uid);
 
-  #newPlace(plan: InstancePlan, limits: { slots: number; waiting: number }): Place {
+  #newPlace(plan: InstancePlan, limits: QueueLimits): Place {
     const { clock } = this.#deps;
     const speed = new Speed();
     const queue = new InstanceQueue(plan.id, { clock, speed }, limits);
@@ -212,6 +224,7 @@ export class Seats {
       modelName: "",
       roles: [],
       queue,
+      waitingThere: 0,
       speed,
       sessions: 0,
       endpoint: undefined,
@@ -224,9 +237,9 @@ export class Seats {
   /** A slot, or MOVE when the instance has been down for too long. */
   async #wait(place: Place, ask: Ask): Promise<Slot | typeof MOVE> {
     if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
-    const { flow, prefillTokens, signal, sessionKey } = ask;
+    const { flow, waitedMs, signal, sessionKey } = ask;
     const { deadline, code: deadlineCode } = ask.limit();
-    const item: QueueItem = { flow, deadline, deadlineCode, prefillTokens, signal };
+    const item: QueueItem = { flow, deadline, deadlineCode, prefillTokens: 0, waitedMs, signal };
     if (sessionKey !== undefined) item.session = sessionKey;
     const ticket = place.queue.enqueue(item);
     if (ticket.position() > 0) ask.onWait(ticket);
@@ -239,23 +252,14 @@ export class Seats {
   }
 
   #seat(place: Place, slot: Slot, moved: boolean): Seat | undefined {
-    const { endpoint, speed } = place;
+    const { endpoint } = place;
     // It went down between the grant and this line, or its breaker lets one probe through and this is the second request.
     if (!endpoint || !this.#isReady(place)) {
       this.#observePlace(place);
       slot.release();
       return undefined;
     }
-    return {
-      endpoint,
-      waitedMs: slot.waitedMs,
-      moved,
-      attempt: this.#breakers.begin(endpoint.uid),
-      release(measured) {
-        slot.release();
-        if (measured) speed.observe({ ...measured.usage, ...measured });
-      },
-    };
+    return new TakenSeat(place, slot, endpoint, moved, this.#breakers.begin(endpoint.uid));
   }
 
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
@@ -289,10 +293,11 @@ export class Seats {
       place.queue.resume();
       return;
     }
-    place.queue.pause();
+    const { clock } = this.#deps;
+    place.downSince ??= clock.now();
+    place.queue.pause(clock.now() + this.#movesIn(place));
     if (place.cancelMove) return;
-    place.downSince ??= this.#deps.clock.now();
-    place.cancelMove = this.#deps.clock.after(this.#movesIn(place), () => place.queue.evictAll(MOVE));
+    place.cancelMove = clock.after(this.#movesIn(place), () => place.queue.evictAll(MOVE));
   }
 
   /** Milliseconds until those who wait for it move. */
@@ -318,5 +323,39 @@ export class Seats {
       .finally(() => {
         this.#cancelCount = clock.after(COUNT_SESSIONS_MS, () => this.#countSessions());
       });
+  }
+}
+
+class TakenSeat implements Seat {
+  readonly endpoint: Endpoint;
+  readonly waitedMs: number;
+  readonly moved: boolean;
+  readonly attempt: Attempt;
+  readonly #place: Place;
+  readonly #slot: Slot;
+  #waits = false;
+
+  constructor(place: Place, slot: Slot, endpoint: Endpoint, moved: boolean, attempt: Attempt) {
+    this.#place = place;
+    this.#slot = slot;
+    this.endpoint = endpoint;
+    this.waitedMs = slot.waitedMs;
+    this.moved = moved;
+    this.attempt = attempt;
+  }
+
+  get waits(): boolean {
+    return this.#waits;
+  }
+  set waits(waits: boolean) {
+    if (waits === this.#waits) return;
+    this.#waits = waits;
+    this.#place.waitingThere += waits ? 1 : -1;
+  }
+
+  release(measured?: Parameters<Seat["release"]>[0]): void {
+    this.waits = false;
+    this.#slot.release();
+    if (measured) this.#place.speed.observe({ ...measured.usage, ...measured });
   }
 }
