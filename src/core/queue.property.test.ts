@@ -218,6 +218,67 @@ test("equal shares in the long run: tiny timeouts and many requests earn a flow 
   );
 });
 
+test("Retry-After is true: whoever comes back then finds a place, however many were refused", async () => {
+  const given = fc.record({
+    slots: fc.integer({ min: 1, max: 4 }),
+    waiting: fc.integer({ min: 1, max: 6 }),
+    serviceMs: fc.integer({ min: 100, max: 5_000 }),
+    /** When those that run began, as parts of that time; and, in milliseconds after the line was full, when those come that are refused. */
+    begun: fc.array(fc.double({ min: 0, max: 0.9, noNaN: true }), { minLength: 4, maxLength: 4 }),
+    refused: fc.array(fc.nat(5_000), { minLength: 1, maxLength: 6 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(given, async ({ slots, waiting, serviceMs, begun, refused }) => {
+      const clock = new FakeClock();
+      const speed = new Speed();
+      const queue = new InstanceQueue("0", { clock, speed }, { slots, waiting });
+      speed.observeService(serviceMs);
+      const item = { flow: "f", deadline: 1e9, deadlineCode: "request_timeout", prefillTokens: 0 } as const;
+      // Each runs for exactly as long as was measured.
+      const ask = () => {
+        const came = clock.now();
+        queue.enqueue(item).slot.then(
+          (slot) => clock.after(came + slot.waitedMs + serviceMs - clock.now(), () => slot.release()),
+          () => {},
+        );
+      };
+      /** In small steps: what starts is seen before time goes on. */
+      const pass = async (ms: number) => {
+        for (let left = ms; left > 0; left -= 50) {
+          clock.advance(Math.min(50, left));
+          await settle();
+        }
+      };
+      for (const part of begun.slice(0, slots)) clock.after(part * serviceMs, ask);
+      await pass(0.95 * serviceMs);
+      for (let i = 0; i < waiting; i++) ask();
+      const outcomes: boolean[] = [];
+      for (const at of refused.slice(0, waiting)) {
+        clock.after(at, () => {
+          try {
+            ask();
+          } catch (error) {
+            const { retryAfterSeconds = 0 } = error as LLMPoolError;
+            clock.after(retryAfterSeconds * 1000, () => {
+              try {
+                ask();
+                outcomes.push(true);
+              } catch {
+                outcomes.push(false);
+              }
+            });
+          }
+        });
+      }
+      await pass(5_000 + (waiting + 1) * (serviceMs + 1_000));
+      expect(queue.waiting).toBe(0);
+      expect(outcomes).not.toContain(false);
+      queue.close();
+    }),
+    { numRuns: 30 },
+  );
+});
+
 async function settle(): Promise<void> {
   for (let i = 0; i < 4; i++) await Promise.resolve();
 }

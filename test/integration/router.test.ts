@@ -397,23 +397,16 @@ describe("episodes and budgets", () => {
     expect(again.headers.get("x-should-retry")).toBe("false");
   });
 
-  test("a call that waits gains the time by which its episode is extended", async () => {
+  test("a call that waits for its instance gains the time by which its episode is extended", async () => {
     const episodes = { timeoutSeconds: 60, progressExtendSeconds: 30, maxTimeoutSeconds: 100 };
-    rig = await startRig({ episodes, sessionsPerInstance: 1, requestTimeoutSeconds: 180 }, 1);
-    const { promise: go, resolve } = Promise.withResolvers<void>();
-    at(0).behave = async (call, res) => {
-      await go;
-      await answerHello(call, res);
-    };
-    const running = rig.chat();
-    await eventually("it runs", () => at(0).received[0]);
+    rig = await startRig({ episodes, rebindAfterSeconds: 120, requestTimeoutSeconds: 180 }, 1);
+    rig.source.set([at(0).endpoint({ state: "Loading" })]);
     const waiting = rig.chat({}, { "x-episode-id": "e1" });
     await eventually("it waits", async () => (await metric("llmpool_queued_requests")) === 1);
     rig.clock.advance(50_000);
     await rig.post("/v1/episodes/e1/progress", { event: "patch" });
     rig.clock.advance(20_000);
-    resolve();
-    expect((await running).status).toBe(200);
+    rig.source.set([at(0).endpoint()]);
     expect((await waiting).status).toBe(200);
   });
 
