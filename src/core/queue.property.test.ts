@@ -272,7 +272,7 @@ test("Retry-After is true: however many were refused, each that comes back when 
           }
         });
       }
-      await pass(5_000 + (waiting + 1) * (serviceMs + 1_000));
+      await pass(5_000 + (2 * waiting + 1) * (serviceMs + 1_000));
       expect(queue.waiting).toBe(0);
       queue.close();
       // Nobody can tell who comes back from who is new, and got the place in between.

@@ -61,11 +61,21 @@ test("a connection that closes early has not answered", () => {
   expect(read([OK], true).done).toBe(false);
 });
 
-test("an interim answer is passed over", () => {
-  expect(read([`HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n${counted("hi")}`])).toMatchObject({
-    status: 200,
-    body: "hi",
+test("interim answers have heads of their own, and the real one follows", () => {
+  const statuses: number[] = [];
+  const places: (string | undefined)[] = [];
+  const parser = new AnswerParser({
+    onHead: (status, headers) => {
+      statuses.push(status);
+      places.push(headers["x-place"]);
+    },
+    onBody: () => {},
   });
+  const interim = (place: number) => `HTTP/1.1 102 Processing\r\nx-place: ${place}\r\n\r\n`;
+  expect(parser.push(Buffer.from(interim(3) + interim(0)))).toBe(false);
+  expect(parser.push(Buffer.from(counted("hi")))).toBe(true);
+  expect(statuses).toEqual([102, 102, 200]);
+  expect(places).toEqual(["3", "0", undefined]);
 });
 
 test("connection: close is respected", () => {

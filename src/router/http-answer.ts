@@ -1,6 +1,9 @@
 /** What comes of one HTTP/1.1 answer. */
 export interface AnswerEvents {
-  /** Names in lower case; what comes more than once is joined by commas. */
+  /**
+   * Names in lower case; what comes more than once is joined by commas. A status below 200 is an interim answer: the real one, with a head
+   * of its own, follows.
+   */
   onHead(status: number, headers: Record<string, string>): void;
   /** The bytes are the receiver's to keep. */
   onBody(bytes: Buffer): void;
@@ -101,10 +104,10 @@ export class AnswerParser {
     const status = /^HTTP\/1\.1 ([1-5]\d\d)(?: |\r\n|$)/.exec(head)?.[1];
     if (status === undefined) throw new Error("this is no HTTP/1.1 answer");
     const headers = headersOf(head);
-    // An interim answer: the real one follows.
-    if (status[0] === "1") return;
-    if (headers.connection?.toLowerCase() === "close") this.reusable = false;
-    this.#state = this.#bodyOf(status, headers["content-length"], headers["transfer-encoding"]);
+    if (status[0] !== "1") {
+      if (headers.connection?.toLowerCase() === "close") this.reusable = false;
+      this.#state = this.#bodyOf(status, headers["content-length"], headers["transfer-encoding"]);
+    }
     this.#events.onHead(Number(status), headers);
   }
 
