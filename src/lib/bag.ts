@@ -32,11 +32,6 @@ export class Bag<T extends Bagged> {
     last.place = place;
   }
 
-  clear(): void {
-    for (const item of this.#all) item.place = -1;
-    this.#all.length = 0;
-  }
-
   /** A copy: items may go while one looks at them. */
   list(): T[] {
     return [...this.#all];

@@ -90,3 +90,11 @@ export function limitOf({ deadline, episodeEnd }: Call): { deadline: number; cod
     ? { deadline: episodeEnd, code: "episode_deadline_exceeded" }
     : { deadline, code: "request_timeout" };
 }
+
+/** What its caller hears when its own time is over. */
+export function timeoutError({ deadline, startedAt }: Call): LLMPoolError {
+  const seconds = Math.round(deadline - startedAt) / 1000;
+  return new LLMPoolError("request_timeout", `the request did not end within ${seconds} s`, {
+    param: "x-request-timeout",
+  });
+}

@@ -120,7 +120,6 @@ export class Inference {
     const limitMs = Math.min(identity.timeoutMs ?? Number.POSITIVE_INFINITY, plan.router.requestTimeoutSeconds * 1000);
     call.deadline = call.startedAt + limitMs;
     if (admission.episode) call.episodeEnd = clock.now() + admission.episode.remainingMs;
-    const stopTimer = clock.after(call.deadline - clock.now(), () => call.abort.abort(timeoutError(limitMs)));
     const untrack =
       episodeId === undefined
         ? () => {}
@@ -150,10 +149,10 @@ export class Inference {
         leftInstance: !isNew && session.bound !== instance.id,
       });
     } finally {
-      stopTimer();
       untrack();
     }
   }
+
   /** The session that the request names, and the instance it is bound to, if it is. Refuses when the caller says another. */
   async #session(caller: Caller, identity: Identity): Promise<Session | undefined> {
     const { sessionId, episodeId } = identity;
@@ -214,12 +213,6 @@ function elsewhereError(session: string, bound: string, asked: string): LLMPoolE
     `session "${session}" lives on instance ${bound}, not on ${asked}; leave the instance out, or use another session`,
     { param: "x-llmpool-instance" },
   );
-}
-
-function timeoutError(limitMs: number): LLMPoolError {
-  return new LLMPoolError("request_timeout", `the request did not end within ${limitMs / 1000} s`, {
-    param: "x-request-timeout",
-  });
 }
 
 function stackOf(error: unknown): string {

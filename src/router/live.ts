@@ -13,6 +13,8 @@ const SWEEP_MS = 250;
 export interface LiveCall extends Bagged {
   readonly answer: Answer;
   readonly startedAt: number;
+  /** When its time is over, on the clock's scale. */
+  readonly deadline: number;
   readonly streaming: boolean;
   /** What it waits for, in a word or two (`queued 3`, `prefill`); undefined once tokens flow. */
   readonly waitsFor: string | undefined;
@@ -27,6 +29,8 @@ export interface LiveCallsDeps<C> {
   onTokens: (call: C) => void;
   /** The caller stopped reading. */
   onUnread: (call: C) => void;
+  /** Its time is over. */
+  onTimeout: (call: C) => void;
 }
 
 export interface Watch {
@@ -35,6 +39,8 @@ export interface Watch {
   unread: number;
   tokensAt: number;
   reportedTokens: number;
+  /** Set when the deadline is near. */
+  cancelTimer: (() => void) | undefined;
 }
 
 /** What calls need as time passes, for all of them from one timer. Most calls end before it looks at them once, and cost it nothing. */
@@ -53,16 +59,18 @@ export class LiveCalls<C extends LiveCall> {
 
   add(call: C): void {
     this.#calls.add(call);
+    this.#timeOut(call, this.#deps.clock.now());
     this.#cancel ??= this.#deps.clock.after(SWEEP_MS, this.#sweep);
   }
 
   remove(call: C): void {
     this.#calls.delete(call);
+    call.watch?.cancelTimer?.();
   }
 
   close(): void {
     this.#cancel?.();
-    this.#calls.clear();
+    for (const call of this.#calls.list()) this.remove(call);
   }
 
   #sweep = (): void => {
@@ -76,9 +84,18 @@ export class LiveCalls<C extends LiveCall> {
         this.#unread(call, watch, now);
       }
       this.#progress(call, watch, now);
+      this.#timeOut(call, now);
     }
     this.#cancel = this.#calls.size > 0 ? clock.after(SWEEP_MS, this.#sweep) : undefined;
   };
+
+  /** A timer of its own only for the last moments of a call: few live to see them. */
+  #timeOut(call: C, now: number): void {
+    const leftMs = call.deadline - now;
+    if (leftMs > 2 * SWEEP_MS) return;
+    call.watch ??= newWatch(call);
+    call.watch.cancelTimer ??= this.#deps.clock.after(leftMs, () => this.#deps.onTimeout(call));
+  }
 
   #speak(call: C, watch: Watch, now: number): void {
     const { answer } = call;
@@ -112,5 +129,12 @@ export class LiveCalls<C extends LiveCall> {
 }
 
 function newWatch({ startedAt }: LiveCall): Watch {
-  return { commentAt: startedAt, unreadSince: undefined, unread: 0, tokensAt: startedAt, reportedTokens: 0 };
+  return {
+    commentAt: startedAt,
+    unreadSince: undefined,
+    unread: 0,
+    tokensAt: startedAt,
+    reportedTokens: 0,
+    cancelTimer: undefined,
+  };
 }

@@ -9,7 +9,7 @@ import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError, messageOf, toErrorBody } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { makeAuthenticate, type Secrets } from "./auth.ts";
-import { type Call, HANG_UP } from "./call.ts";
+import { type Call, HANG_UP, timeoutError } from "./call.ts";
 import { makeControl } from "./control.ts";
 import { EpisodeWatch } from "./episodes.ts";
 import { Inference } from "./inference.ts";
@@ -84,6 +84,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       });
     },
     onUnread: ({ abort }) => abort.abort(HANG_UP),
+    onTimeout: (call) => call.abort.abort(timeoutError(call)),
   });
   const seats = new Seats({ plan: () => plan, source, store, clock });
   const watch = new EpisodeWatch({
