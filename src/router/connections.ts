@@ -7,6 +7,11 @@ import { type AnswerEvents, AnswerParser } from "./http-answer.ts";
 const CONNECT_MS = 5_000;
 /** A connection that carried nothing for this long, to twice of it, is closed; instances close theirs later than that. */
 const IDLE_MS = 30_000;
+/** It never came to a connection: the other side has not seen a byte of the request. */
+export class NoConnectionError extends Error {
+  override readonly name = "NoConnectionError";
+}
+
 const READ_BYTES = 16 * 1024;
 /** Up to this size head and body leave in one piece, in bytes: copying costs less than a second write. */
 const ONE_PIECE_BYTES = 16 * 1024;
@@ -53,7 +58,7 @@ export class Connections extends Dispatcher {
     const request = new Exchange(`${head}\r\n`, body, handler);
     handler.onRequestStart?.(request, null);
     if (request.isOver) return true;
-    if (this.#closed) queueMicrotask(() => request.fail(new Error("the instance is gone")));
+    if (this.#closed) queueMicrotask(() => request.fail(new NoConnectionError("the instance is gone")));
     else this.#send(request, this.#idle.pop());
     return true;
   }
@@ -178,6 +183,7 @@ class Connection {
   /** Has carried an answer before. */
   used = false;
   idleSince = 0;
+  #connected = false;
   readonly #socket: Socket;
   readonly #events: ConnectionEvents;
   readonly #cancelTimeout: () => void;
@@ -199,7 +205,10 @@ class Connection {
     this.#socket.on("end", () => this.#ended());
     this.#socket.on("close", () => this.close());
     this.#cancelTimeout = clock.after(CONNECT_MS, () => this.close(new Error("no connection in time")));
-    this.#socket.once("connect", this.#cancelTimeout);
+    this.#socket.once("connect", () => {
+      this.#connected = true;
+      this.#cancelTimeout();
+    });
   }
 
   send(request: Exchange): void {
@@ -233,7 +242,7 @@ class Connection {
     this.#socket.destroy();
     const request = this.#request;
     this.#request = undefined;
-    this.#events.onClosed(this, request, cause);
+    this.#events.onClosed(this, request, this.#connected ? cause : new NoConnectionError(cause.message, { cause }));
   }
 
   /** False stops the reading until `resume`. */

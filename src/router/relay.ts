@@ -4,6 +4,7 @@ import type { Usage } from "../api/backend.ts";
 import { POSITION_HEADER, type RequestRecord } from "../api/instance.ts";
 import { ERRORS, type ErrorCode, type ErrorDetail, LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
+import { NoConnectionError } from "./connections.ts";
 import { type Frame, FrameSplitter } from "./sse.ts";
 import { usageOf } from "./upstream.ts";
 
@@ -120,7 +121,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
     if (this.#aborted) this.#settle({ kind: "aborted" });
     else if (this.#status === 0) {
-      this.#settle({ kind: "unreachable", cause, sent: this.#controller !== undefined });
+      this.#settle({ kind: "unreachable", cause, sent: !(cause instanceof NoConnectionError) });
     } else this.#settle({ kind: "broken", error: broken(cause), usage: undefined, lost: true });
   }
 
