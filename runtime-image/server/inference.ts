@@ -228,7 +228,7 @@ function toItem(
     deadlineCode: byEpisode ? "episode_deadline_exceeded" : "request_timeout",
     prefillTokens,
     waitedMs: waitedMs + lateMs,
-    signal,
+    signal: () => signal,
     ...(session !== undefined && { session }),
   };
 }

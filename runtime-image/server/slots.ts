@@ -51,7 +51,7 @@ export class Slots {
 
   /** The session alone, for what changes its cache without computing. Rejects with `queue_full` or the signal's reason. */
   async session(session: string, signal: AbortSignal): Promise<Disposable> {
-    return this.#queue.enqueue({ ...SESSION_ALONE, session, signal }).slot;
+    return this.#queue.enqueue({ ...SESSION_ALONE, session, signal: () => signal }).slot;
   }
 
   /** Resolves when nobody runs or waits. */

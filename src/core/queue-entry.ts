@@ -1,3 +1,4 @@
+import type { Bagged } from "../lib/bag.ts";
 import type { Flow } from "./fair-share.ts";
 import type { IndexedHeap } from "./indexed-heap.ts";
 
@@ -16,8 +17,8 @@ export interface QueueItem {
   slotless?: boolean;
   /** How long it has waited elsewhere already, in milliseconds: it is as old as that here. */
   waitedMs?: number;
-  /** Ends the wait with its reason. */
-  signal?: AbortSignal;
+  /** Ends the wait with its reason. Asked for only when there is a wait. */
+  signal?: () => AbortSignal;
 }
 
 export type DeadlineCode = "request_timeout" | "episode_deadline_exceeded";
@@ -66,7 +67,8 @@ export interface Line {
 }
 
 /** One request: its ticket while it waits, its slot while it runs. */
-export class Entry implements Ticket, Slot {
+export class Entry implements Ticket, Slot, Bagged {
+  place = -1;
   state: "waiting" | "running" | "done" = "waiting";
   slot: Promise<Slot> = PENDING;
   deadline: number;
@@ -135,7 +137,7 @@ export class Entry implements Ticket, Slot {
     promise.catch(() => {}); // whoever cancelled need not look at it
     this.slot = promise;
     this.#settle = { resolve, reject };
-    const { signal } = this.item;
+    const signal = this.item.signal?.();
     if (!signal) return;
     // Not assigned as a literal: V8 would make it an old object, which keeps this entry until the next full collection.
     const onAbort = () => this.cancel(signal.reason);
@@ -157,7 +159,7 @@ export class Entry implements Ticket, Slot {
   }
 
   #unlisten(): void {
-    if (this.#onAbort) this.item.signal?.removeEventListener("abort", this.#onAbort);
+    if (this.#onAbort) this.item.signal?.().removeEventListener("abort", this.#onAbort);
     this.#onAbort = undefined;
   }
 }

@@ -279,18 +279,18 @@ describe("leaving", () => {
     const { add, queue } = setup();
     add("x");
     const abort = new AbortController();
-    const a = add("a", { signal: abort.signal });
+    const a = add("a", { signal: () => abort.signal });
     abort.abort("hung up");
     await expect(a.slot).rejects.toBe("hung up");
     expect(queue.waiting).toBe(0);
-    expect(() => add("b", { signal: abort.signal })).toThrow("hung up");
+    expect(() => add("b", { signal: () => abort.signal })).toThrow("hung up");
   });
 
   test("a signal that comes after the start leaves the slot to its holder", async () => {
     const { add, end, queue } = setup();
     add("x");
     const abort = new AbortController();
-    add("a", { signal: abort.signal });
+    add("a", { signal: () => abort.signal });
     await end("x");
     abort.abort();
     expect(queue.running).toBe(1);

@@ -1,3 +1,4 @@
+import { Bag } from "../lib/bag.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import { isEarlier } from "./fair-share.ts";
@@ -40,7 +41,7 @@ export class InstanceQueue {
   readonly #sessions = new Map<string, SessionLine>();
   /** All who wait. */
   readonly #deadlines = new IndexedHeap<Entry>((a, b) => a.deadline < b.deadline);
-  readonly #running = new Set<Entry>();
+  readonly #running = new Bag<Entry>();
   readonly #nextPlaces = new NextPlaces();
   #arrivals = 0;
   #paused = false;
@@ -83,11 +84,11 @@ export class InstanceQueue {
    * measured speed. When the line is full, a flow with fewer waiting requests takes the last place of the one with most.
    */
   enqueue(item: QueueItem): Ticket {
-    item.signal?.throwIfAborted();
     if (this.#closed) throw gone(this.#name);
     const now = this.#clock.now();
     const isFree = item.session === undefined || !this.#sessions.has(item.session);
     const atOnce = isFree && (item.slotless === true || this.#hasSlot());
+    if (!atOnce) item.signal?.().throwIfAborted();
     const late = this.#tooLate(item, now, atOnce || this.#paused ? 0 : this.#aheadOf(item, now));
     if (late) throw late;
     if (!atOnce && this.waiting >= this.#limits.waiting) this.#makeRoom(item, now);
@@ -266,7 +267,7 @@ export class InstanceQueue {
   #retryAfter(now: number): number {
     if (this.#paused) return Math.max(1, Math.ceil((this.#pausedUntil - now) / 1000));
     const { serviceMs } = this.#speed;
-    const ends = [...this.#running].map((entry) => entry.startedAt + serviceMs);
+    const ends = this.#running.list().map((entry) => entry.startedAt + serviceMs);
     return this.#nextPlaces.tell(now, ends, serviceMs, Math.max(1, this.waiting));
   }
 

@@ -105,7 +105,7 @@ export class Attempts {
               seat.release();
               await this.#settle(call, known);
             } else this.#deps.later(this.#prove(call, job, seat).finally(() => seat.release()));
-            throw outcome.kind === "broken" ? brokenError(outcome, job) : call.abort.signal.reason;
+            throw outcome.kind === "broken" ? brokenError(outcome, job) : call.cutOff;
           }
         }
       }
@@ -118,7 +118,6 @@ export class Attempts {
   async #seat(call: Call, job: Job): Promise<Seat> {
     const { seats, store, clock, metrics } = this.#deps;
     const { identity, binding, instance } = job;
-    const { signal } = call.abort;
     const seat = await seats.take({
       instance: instance.id,
       pinned: identity.instance !== undefined,
@@ -129,7 +128,7 @@ export class Attempts {
         call.stage = "queued";
         call.ticket = ticket;
       },
-      signal,
+      signal: () => call.signal,
       sessionKey: binding?.key,
     });
     const { served } = call.answer;
@@ -159,17 +158,16 @@ export class Attempts {
 
   async #dispatch(call: Call, job: Job, seat: Seat): Promise<Outcome> {
     const { clock, metrics, upstreams } = this.#deps;
-    const { answer, route, abort } = call;
+    const { answer, route } = call;
     const translation = route === "/v1/generate" ? generateTranslation(answer, job.identity.sessionId) : undefined;
     const onPosition = (position: number) => this.#position(call, seat, position);
     const relay = new Relay(answer, () => this.#token(call), onPosition, translation);
-    const cut = () => relay.abort();
-    abort.signal.addEventListener("abort", cut, { once: true });
-    if (abort.signal.aborted) relay.abort();
+    call.relay = relay;
+    if (call.cutOff) relay.abort();
     const headers = headersOf(call, job, clock.now());
     upstreams.dispatch(seat.endpoint, ROUTES[route], headers, job.request.body, relay);
     const outcome = await relay.outcome;
-    abort.signal.removeEventListener("abort", cut);
+    call.relay = undefined;
     if (outcome.kind === "answered" && !job.request.stream) {
       metrics.ttftSeconds.observe((clock.now() - call.startedAt) / 1000, { role: call.role });
     }

@@ -6,6 +6,7 @@ import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
 import type { Identity } from "./identify.ts";
 import type { LiveCall, Watch } from "./live.ts";
+import type { Relay } from "./relay.ts";
 import type { InferenceRequest, Route } from "./request.ts";
 
 /** The caller closed its connection; never sent, only told apart. */
@@ -19,8 +20,11 @@ export class Call implements LiveCall {
   readonly answer: Answer;
   /** On the clock's scale, as all instants here. */
   readonly startedAt: number;
-  /** Aborted with the LLMPoolError that the caller is to see, or HANG_UP. */
-  readonly abort = new AbortController();
+  /** Why it was cut off: the error that the caller is to see, or HANG_UP. */
+  cutOff: LLMPoolError | undefined = undefined;
+  /** The attempt that runs. */
+  relay: Relay | undefined = undefined;
+  #abort: AbortController | undefined = undefined;
   tenant = "";
   role = "none";
   episodeId: string | undefined = undefined;
@@ -53,6 +57,23 @@ export class Call implements LiveCall {
     this.route = route;
     this.answer = answer;
     this.startedAt = startedAt;
+  }
+
+  /** Ends it now, wherever it is; the first reason counts. */
+  abort(reason: LLMPoolError): void {
+    if (this.cutOff) return;
+    this.cutOff = reason;
+    this.relay?.abort();
+    this.#abort?.abort(reason);
+  }
+
+  /** Made for the first who asks: most calls wait for nothing. */
+  get signal(): AbortSignal {
+    if (!this.#abort) {
+      this.#abort = new AbortController();
+      if (this.cutOff) this.#abort.abort(this.cutOff);
+    }
+    return this.#abort.signal;
   }
 
   get waitsFor(): string | undefined {

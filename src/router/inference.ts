@@ -51,13 +51,13 @@ export class Inference {
     const answer = new Answer(res, typeof asked === "string" && CLIENT_REQUEST_ID.test(asked) ? asked : id);
     const call = new Call(id, route, answer, clock.now());
     res.on("close", () => {
-      if (!res.writableFinished) call.abort.abort(HANG_UP);
+      if (!res.writableFinished) call.abort(HANG_UP);
     });
     let code: "ok" | "aborted" | ErrorCode = "ok";
     try {
       await this.#serve(call, req);
     } catch (thrown) {
-      const error = call.abort.signal.aborted ? (call.abort.signal.reason as unknown) : thrown;
+      const error = call.cutOff ?? thrown;
       if (!(error instanceof LLMPoolError))
         log.error("a call failed unexpectedly", { request: id, err: stackOf(error) });
       if (error === HANG_UP) {
@@ -125,7 +125,7 @@ export class Inference {
         ? () => {}
         : watch.track(caller.tenant, episodeId, {
             place: -1,
-            ended: (reason) => call.abort.abort(reason),
+            ended: (reason) => call.abort(reason),
             extended: (remainingMs) => {
               call.episodeEnd = clock.now() + remainingMs;
               const { deadline, code } = limitOf(call);

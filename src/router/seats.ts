@@ -36,7 +36,8 @@ export interface Ask {
   limit: () => { deadline: number; code: DeadlineCode };
   /** So far, in other lines; in milliseconds. */
   waitedMs: number;
-  signal: AbortSignal;
+  /** Ends the wait with its reason; asked for when there is one. */
+  signal: () => AbortSignal;
   /** Told when it has to wait: its place in the line. */
   onWait: (ticket: Ticket) => void;
 }

@@ -83,8 +83,8 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
         log.debug("progress was not recorded", { err: messageOf(error) });
       });
     },
-    onUnread: ({ abort }) => abort.abort(HANG_UP),
-    onTimeout: (call) => call.abort.abort(timeoutError(call)),
+    onUnread: (call) => call.abort(HANG_UP),
+    onTimeout: (call) => call.abort(timeoutError(call)),
   });
   const seats = new Seats({ plan: () => plan, source, store, clock });
   const watch = new EpisodeWatch({
