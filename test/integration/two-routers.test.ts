@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { SCRIPTS } from "../../src/store/redis/scripts/scripts.ts";
 import { eventually } from "../support/eventually.ts";
-import { chunk, type FakeInstance, startStream } from "../support/fake-instance.ts";
+import { chunk, type FakeInstance, startStream, USAGE_FRAME } from "../support/fake-instance.ts";
 import { type Front, Fronts } from "../support/fronts.ts";
 import { hasRedis, REDIS_CURE } from "../support/redis.ts";
 
@@ -13,7 +14,7 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
   let b: Front;
 
   beforeEach(async () => {
-    pool = await Fronts.start({ spec: { episodes: EPISODES } });
+    pool = await Fronts.start({ spec: { episodes: EPISODES, rebindAfterSeconds: 1 } });
     instances = pool.instances;
     [a, b] = pool.fronts as [Front, Front];
   });
@@ -52,6 +53,64 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
     await busy;
     expect(instances[1]?.received).toEqual([]);
   });
+
+  test("a session that one router has moved, because its instance was killed, is served there by the other", async () => {
+    const [first, second] = instances;
+    if (!first || !second) throw new Error("no instance");
+    const turn = { "x-session-id": "s" };
+    expect((await b.chat({}, turn)).headers.get("x-llmpool-instance")).toBe("0");
+    a.source.set([first.endpoint({ state: "Failed" }), second.endpoint()]);
+    await first.close();
+    const moved = await a.chat({}, turn);
+    expect(["x-llmpool-instance", "x-llmpool-rebound"].map((name) => moved.headers.get(name))).toEqual(["1", "true"]);
+    // This one remembers the session where it was, and has heard nothing of the end of that instance.
+    const next = await b.chat({}, turn);
+    expect(["x-llmpool-instance", "x-llmpool-rebound"].map((name) => next.headers.get(name))).toEqual(["1", null]);
+    const key = second.received[0]?.headers["x-llmpool-session"];
+    expect(second.received.map(({ headers }) => headers["x-llmpool-session"])).toEqual([key, key]);
+  });
+
+  test.each(["the router that binds the session", "the one that has not heard of it"])(
+    "a call asks the store once before its dispatch, and never for a token: %s",
+    async (who) => {
+      const [first] = instances;
+      if (!first) throw new Error("no instance");
+      const names = new Map(Object.entries(SCRIPTS).map(([name, { sha }]) => [sha, name]));
+      /** What is asked as time passes, whether there are calls or not. */
+      const background = ["tick", "reservations", "sessionCounts", "episode", "episodes"];
+      const called = { "x-session-id": "s", "x-episode-id": "e" };
+      if (who !== "the router that binds the session") await b.chat({}, called);
+      const { promise: go, resolve } = Promise.withResolvers<void>();
+      await using monitor = await pool.server.monitor();
+      const asked = () =>
+        monitor.commands
+          .map((line) => names.get(/"evalsha" "(\w+)"/i.exec(line)?.[1] ?? "") ?? "another command")
+          .slice(1) // the monitor's own answer
+          .filter((name) => !background.includes(name));
+      first.behave = async (_, res) => {
+        startStream(res);
+        for (let i = 0; i < 200; i++) res.write(chunk(`t${i} `));
+        await go;
+        res.end(`${chunk("", "stop")}${USAGE_FRAME}data: [DONE]\n\n`);
+      };
+      const stream = await a.chat({ stream: true }, called);
+      const reader = stream.body?.getReader();
+      for (let text = ""; !text.includes("t199"); ) text += new TextDecoder().decode((await reader?.read())?.value);
+      // The monitor sees all in order: with this, it has seen what was asked before.
+      pool.server.cli("echo", "now");
+      const before = await eventually("the monitor has caught up", () => {
+        const names = asked();
+        return names.at(-1) === "another command" && names.slice(0, -1);
+      });
+      // Tokens are progress, which is told once a second.
+      expect(before.filter((name) => name !== "changeEpisode")).toEqual(["admit"]);
+      expect(before.length).toBeLessThan(10);
+      resolve();
+      while (!(await reader?.read())?.done);
+      await eventually("it is settled", () => asked().includes("settle"));
+      expect(asked().filter((name) => name === "admit")).toHaveLength(1);
+    },
+  );
 
   test("an instance that is asked for, and is not the one where another router bound the session, is refused and costs nothing", async () => {
     await a.chat({}, { "x-session-id": "s", "x-episode-id": "e" });

@@ -20,7 +20,7 @@ export const USAGE = {
   total_tokens: 10,
   prompt_tokens_details: { cached_tokens: 2 },
 };
-const USAGE_FRAME = `: usage {"prompt_tokens":7,"completion_tokens":3,"cached_tokens":2}\n\n`;
+export const USAGE_FRAME = `: usage {"prompt_tokens":7,"completion_tokens":3,"cached_tokens":2}\n\n`;
 
 /** A whole, plain answer, streamed when asked for. */
 export const answerHello: Behaviour = ({ body }, res) => {

@@ -16,6 +16,8 @@ export interface Front {
   router: Router;
   store: RedisStore;
   wire: TcpProxy;
+  /** Where it takes the instances to be. */
+  source: FakeSource;
   /** Its heartbeat lines. */
   lines: string[];
   /** `max_tokens` 20 and one word: 24 tokens at most on a stub pool. */
@@ -73,15 +75,15 @@ export class Fronts implements AsyncDisposable {
       }),
     );
     const lines: string[] = [];
+    const source = new FakeSource(this.instances.map((i) => i.endpoint()));
     const router = this.#stack.use(
       await startRouter({
         plan: poolPlan({ instances: this.instances.length, roles: [{ name: "planner" }], ...spec }),
-        source: new FakeSource(this.instances.map((i) => i.endpoint())),
-        ...{ secrets, store, token: "pool-token", host: "127.0.0.1", port: 0, ...common },
+        ...{ secrets, store, source, token: "pool-token", host: "127.0.0.1", port: 0, ...common },
         writeLine: (line) => void lines.push(line),
       }),
     );
-    const front = frontOf(router, store, wire, lines);
+    const front = frontOf({ router, store, wire, source, lines });
     this.fronts.push(front);
     return front;
   }
@@ -91,10 +93,12 @@ export class Fronts implements AsyncDisposable {
   }
 }
 
-function frontOf(router: Router, store: RedisStore, wire: TcpProxy, lines: string[]): Front {
+function frontOf(parts: Pick<Front, "router" | "store" | "wire" | "source" | "lines">): Front {
+  const { router } = parts;
   const get = async <T>(path: string) => (await (await fetch(router.url + path)).json()) as T;
   return {
-    ...{ router, store, wire, lines, get },
+    ...parts,
+    get,
     post: (path, body) => fetch(router.url + path, { method: "POST", body: JSON.stringify(body) }),
     chat: (body = {}, headers = {}, signal) =>
       fetch(`${router.url}/v1/chat/completions`, {

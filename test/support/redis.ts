@@ -79,6 +79,27 @@ export class RedisServer implements AsyncDisposable {
     return execFileSync("redis-cli", ["-p", String(this.port), ...args], { encoding: "utf8" });
   }
 
+  /** What clients ask from now on, each as the server writes it down; not what scripts do inside. */
+  async monitor(): Promise<{ commands: string[] } & AsyncDisposable> {
+    const child = spawn("redis-cli", ["-p", String(this.port), "MONITOR"], { stdio: ["ignore", "pipe", "ignore"] });
+    const exit = once(child, "exit");
+    const commands: string[] = [];
+    let rest = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      commands.push(...lines.filter((line) => !/^[\d.]+ \[\d+ lua\]/.test(line)));
+    });
+    await eventually("the monitor has begun", () => commands.includes("OK"));
+    return {
+      commands,
+      async [Symbol.asyncDispose]() {
+        child.kill();
+        await exit;
+      },
+    };
+  }
+
   /** Again, over what it left on disk. */
   async start(): Promise<void> {
     const child = spawn(
