@@ -1,5 +1,6 @@
 import type { Usage } from "../api/backend.ts";
 import type { EndReason, ProgressEvent } from "../api/http.ts";
+import type { AuditEntry } from "./audit.ts";
 
 /**
  * What routers must agree on and must not lose: episodes, budgets, reservations, session bindings. Two homes: embedded (src/store/embedded,
@@ -43,6 +44,8 @@ export interface StateStore {
   endEpisode(tenant: string, id: string, reason: EndReason): Promise<Episode>;
   /** Events of one episode after sequence number `after`, oldest first, as far back as they are kept. */
   episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]>;
+  /** The journal of one episode after sequence number `after`, oldest first, at most AUDIT_PAGE entries; none of one that is not known. */
+  audit(tenant: string, id: string, after: number): Promise<AuditEntry[]>;
   /** Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. */
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void;
   /** True on one router of the pool: the one that writes the heartbeats of all episodes. Another takes over when it is gone. */
@@ -74,6 +77,8 @@ export interface AdmitRequest {
   session?: Omit<Binding, "lastUsedAt"> & { boundTo?: string };
   /** The instance that will serve it, for recovery. */
   instance: string;
+  /** Of the caller, for the journal. */
+  role?: string;
   claims: BudgetClaim[];
   /** Upper bound of prompt + completion, in tokens. */
   worstCase: number;

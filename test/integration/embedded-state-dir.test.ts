@@ -140,6 +140,16 @@ describe("never begins anew silently", () => {
     expect(openError(home, path("taken")).message).toContain(path("taken"));
   });
 
+  test("the state of an older format is brought up to this one", async () => {
+    await fill();
+    const db = new DatabaseSync(path("state.db"));
+    db.exec("DROP TABLE audit; ALTER TABLE reservations DROP COLUMN note; PRAGMA user_version = 1");
+    db.close();
+    await using store = await home.open();
+    await store.endEpisode("t", "e", "finished");
+    expect((await store.audit("t", "e", 0)).map(({ kind }) => kind)).toEqual(["end"]);
+  });
+
   test("a process that died while it made the database leaves nothing in the way", async () => {
     writeFileSync(path("state.db.new"), "half");
     await fill();
@@ -256,11 +266,11 @@ describe("what is written", () => {
     expect(await store.episodes("t")).toEqual([]);
     await store.close();
     const db = new DatabaseSync(path("state.db"));
-    const rows = ["episodes", "events", "buckets", "reservations", "bindings"].map(
+    const rows = ["episodes", "events", "audit", "buckets", "reservations", "bindings"].map(
       (table) => db.prepare(`SELECT count(*) AS n FROM ${table}`).get()?.n,
     );
     db.close();
-    expect(rows).toEqual([0, 0, 0, 0, 0]);
+    expect(rows).toEqual([0, 0, 0, 0, 0, 0]);
   });
 
   test("a close writes what had not been written yet", async () => {
@@ -317,6 +327,7 @@ test.runIf(hasPrlimit())(
       ["budget", [0, 100]],
       ["start", "store_unavailable"],
       ["settle of what was never written", ["store_unavailable", "done", 0, 100]],
+      ["its journal", ["start", "admit"]],
       ["settle", "done"],
       ["ended", "short"],
       ["denied without the disk", "done"],
@@ -325,6 +336,7 @@ test.runIf(hasPrlimit())(
     // It killed itself right after.
     await using store = await home.open();
     expect(await store.budget(KEY, "t")).toMatchObject({ spent: 30, reserved: 100 });
+    expect((await store.audit("t", "a", 0)).map(({ kind }) => kind)).toEqual(["start", "admit", "settle", "deny"]);
     expect((await store.openReservations()).map((r) => r.requestId)).toEqual(["d"]);
     expect((await store.bindings("t")).map((b) => b.id).sort()).toEqual(["a", "d"]);
   },

@@ -130,6 +130,8 @@ if (mode === "hold") {
   say({ note: "start", value: await codeOf(store.startEpisode("t", { id: "c", settings: STORM_SETTINGS })) });
   const hasty = await Promise.all([codeOf(store.admit(request("g"))), codeOf(store.settle("g", null))]);
   say({ note: "settle of what was never written", value: [...hasty, ...(await budget())] });
+  await codeOf(store.admit({ ...request("h"), episode: { id: "a", settings: STORM_SETTINGS } }));
+  say({ note: "its journal", value: (await store.audit("t", "a", 0)).map(({ kind }) => kind) });
   say({
     note: "settle",
     value: await codeOf(store.settle("a", { promptTokens: 30, completionTokens: 0, cachedTokens: 0 })),

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { Usage } from "../../src/api/backend.ts";
+import { AUDIT_KEPT, AUDIT_PAGE, type AuditEntry } from "../../src/core/audit.ts";
 import type {
   AdmitRequest,
   BudgetClaim,
@@ -50,6 +51,18 @@ export function ask(request: Partial<AdmitRequest> = {}): AdmitRequest {
     clamp: false,
     ...request,
   };
+}
+
+/** Tokens used and reserved, as a journal tells them. */
+function sumOf(entries: readonly AuditEntry[]): [used: number, reserved: number] {
+  let [used, reserved] = [0, 0];
+  for (const { kind, data } of entries) {
+    if (kind === "admit") reserved += Number(data.reserved);
+    if (kind !== "settle") continue;
+    reserved -= Number(data.reserved);
+    used += Number(data.used);
+  }
+  return [used, reserved];
 }
 
 /** What every StateStore must hold to. `makeHome` is called for each test. */
@@ -412,6 +425,111 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
       });
     });
 
+    describe("the journal of an episode", () => {
+      const lines = async (id: string, tenant = "t") => {
+        const entries = await store.audit(tenant, id, 0);
+        return entries.map(({ kind, data }): [string, object] => [kind, data]);
+      };
+      const budget = { budgetTokens: 250, timeoutSeconds: 100, progressExtendSeconds: 10, maxTimeoutSeconds: 105 };
+      const session = { tenant: "t", key: "s", id: "s", role: "coder" };
+
+      test("tells every decision in its order, also after a restart, until the episode is forgotten", async () => {
+        const began = home.wall();
+        const first = ask({ ...inEpisode("e", budget), role: "coder", session: { ...session, instance: "0" } });
+        await admit(first);
+        for (let i = 0; i < 3; i++) {
+          expect((await store.admit(ask({ ...inEpisode("e", budget), worstCase: 151 + i }))).ok).toBe(false);
+        }
+        await store.rebind(first.requestId, "1", { ...session, instance: "1" });
+        await home.advance(95_000);
+        await store.settle(first.requestId, usage(20, 10, 5));
+        const second = ask({
+          ...inEpisode("e", budget),
+          ...{ worstCase: 50, session: { ...session, instance: "2", boundTo: "1" } },
+        });
+        await admit(second);
+        await store.settle(second.requestId, null);
+        const open = ask({ ...inEpisode("e", budget), worstCase: 40, instance: "3" });
+        await admit(open);
+        await reopen();
+        await home.advance(10_000);
+        await store.settle(open.requestId, usage(40));
+        const [a, b, c] = [first.requestId, second.requestId, open.requestId];
+        const of = { scope: "episode", id: "e", limit: 250 };
+        const want: [string, object][] = [
+          ["start", { timeout_s: 100, max_timeout_s: 105, budget_tokens: 250 }],
+          ["admit", { request: a, role: "coder", session: "s", instance: "0", reserved: 100 }],
+          ["deny", { ...of, spent: 0, reserved: 100, asked: 153, count: 3 }],
+          ["rebind", { request: a, session: "s", from: "0", to: "1" }],
+          ["settle", { request: a, instance: "1", reserved: 100, used: 30, prompt: 20, completion: 10, cached: 5 }],
+          ["extend", { extensions: 1, time_remaining_s: 10, cause: "llm_response" }],
+          ["admit", { request: b, session: "s", instance: "2", reserved: 50 }],
+          ["rebind", { request: b, session: "s", from: "1", to: "2" }],
+          ["settle", { request: b, instance: "2", reserved: 50, used: 0 }],
+          ["admit", { request: c, instance: "3", reserved: 40 }],
+          ["expire", { reason: "max_deadline", tokens_used: 30 }],
+          [
+            "settle",
+            {
+              request: c,
+              instance: "3",
+              reserved: 40,
+              used: 40,
+              prompt: 40,
+              completion: 0,
+              cached: 0,
+              recovered: true,
+            },
+          ],
+        ];
+        expect(await lines("e")).toEqual(want);
+        await reopen();
+        expect(await lines("e")).toEqual(want);
+        const entries = await store.audit("t", "e", 0);
+        expect(entries.map((e) => e.seq)).toEqual([...entries.map((e) => e.seq)].sort((x, y) => x - y));
+        expect(entries[10]).toMatchObject({ at: began + 105_000 });
+        expect(await store.audit("t", "e", entries[8]?.seq ?? 0)).toEqual(entries.slice(9));
+        expect(await lines("e", "u")).toEqual([]);
+        await home.advance(60_000);
+        expect(await lines("e")).toEqual([]);
+        await store.startEpisode("t", { id: "e", settings: SETTINGS });
+        await store.endEpisode("t", "e", "cancelled");
+        expect((await lines("e")).map(([kind]) => kind)).toEqual(["start", "end"]);
+      });
+
+      test("a denied request of an unknown episode writes nothing; denials of a spent budget are told, too", async () => {
+        const request = inEpisode("e", { budgetTokens: 100 });
+        await store.admit(ask({ ...request, worstCase: 101 }));
+        expect(await lines("e")).toEqual([]);
+        const all = ask(request);
+        await admit(all);
+        await store.settle(all.requestId, usage(90));
+        for (let i = 0; i < 5; i++) expect((await store.admit(ask(request))).ok).toBe(false);
+        await home.advance(1000);
+        const denial = { scope: "episode", id: "e", limit: 100, spent: 90, reserved: 0, asked: 100, count: 5 };
+        expect((await lines("e")).at(-1)).toEqual(["deny", denial]);
+      });
+
+      test("is bounded: the oldest entries go", async () => {
+        await store.startEpisode("t", { id: "e", settings: SETTINGS });
+        for (let i = 0; i < 20; i++) {
+          const requests = Array.from({ length: AUDIT_KEPT / 40 }, () => ask(inEpisode("e")));
+          await Promise.all(requests.map(admit));
+          await Promise.all(requests.map(({ requestId }) => store.settle(requestId, null)));
+        }
+        const kept: AuditEntry[] = [];
+        for (let after = 0; ; after = kept.at(-1)?.seq ?? 0) {
+          const page = await store.audit("t", "e", after);
+          if (page.length === 0) break;
+          expect(page.length).toBeLessThanOrEqual(AUDIT_PAGE);
+          kept.push(...page);
+        }
+        expect(kept).toHaveLength(AUDIT_KEPT);
+        expect(kept[0]).toMatchObject({ seq: 2, kind: "admit" });
+        expect(kept.at(-1)).toMatchObject({ seq: AUDIT_KEPT + 1, kind: "settle" });
+      });
+    });
+
     describe("sessions", () => {
       const session = (key: string, instance = "0", tenant = "t") => ({
         tenant,
@@ -714,6 +832,8 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
                 check(`role ${tenant} ${id}`, await left(roleClaim(id), tenant), limits.role);
                 const found = await store.episode(tenant, id);
                 check(`episode ${tenant} ${id}`, [found?.tokensUsed ?? 0, found?.tokensReserved ?? 0], limits.episode);
+                const told = sumOf(await store.audit(tenant, id, 0));
+                expect(told).toEqual([found?.tokensUsed ?? 0, found?.tokensReserved ?? 0]);
               }
             }
             expect((await store.openReservations()).map((r) => r.requestId).sort()).toEqual(

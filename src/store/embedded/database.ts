@@ -7,7 +7,19 @@ import { isBusy, isDamaged } from "./sqlite-error.ts";
 /** "LLMP": says whose file it is. */
 const APPLICATION_ID = 0x4c4c4d50;
 /** Raised when the tables change; older files are brought up to it here, newer ones refused. */
-const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 2;
+
+/**
+ * What came with format 2: the episodes' journals. Rows are only added at the end, so that a transaction writes one page of it, whatever
+ * episodes it tells of; `prev` is the row before of the same episode. A settlement's row tells of its admission, too (`admit`).
+ */
+const AUDIT = `
+  CREATE TABLE audit (
+    row INTEGER PRIMARY KEY, episode INTEGER NOT NULL, seq INTEGER NOT NULL, prev INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL, admit_seq INTEGER, admit TEXT
+  ) STRICT;
+  ALTER TABLE reservations ADD COLUMN note TEXT;
+`;
 
 /**
  * Instants of an episode (`started` to `ended`) are on the scale of the process that wrote them, where `saved` was the moment of writing;
@@ -37,6 +49,7 @@ const SCHEMA = `
     row INTEGER PRIMARY KEY, key TEXT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, role TEXT NOT NULL, instance TEXT NOT NULL,
     episode TEXT, last_used REAL NOT NULL
   ) STRICT;
+  ${AUDIT}
   PRAGMA application_id = ${APPLICATION_ID};
   PRAGMA user_version = ${SCHEMA_VERSION};
 `;
@@ -105,6 +118,7 @@ function create(dir: string, path: string): void {
 
 function check(db: DatabaseSync, dir: string): void {
   if (pragma(db, "application_id") !== APPLICATION_ID) throw refused(dir, "state.db is another program's database");
+  if (pragma(db, "user_version") === 1) db.exec(`BEGIN; ${AUDIT} PRAGMA user_version = 2; COMMIT`);
   const version = pragma(db, "user_version");
   if (version !== SCHEMA_VERSION) {
     throw new LLMPoolError(

@@ -1,4 +1,5 @@
 import type { EndReason } from "../../api/http.ts";
+import { auditKindOf } from "../../core/audit.ts";
 import { end, endingOf, expire, forgetAt, recordProgress, startLife, touch } from "../../core/episode.ts";
 import type { Episode, EpisodeEvent, EpisodeSettings } from "../../core/store.ts";
 import type { Clock } from "../../lib/clock.ts";
@@ -77,6 +78,7 @@ export class Episodes {
       roles: new Map(),
       lastProgress: { event: "started", at: wall },
       seq: 0,
+      audit: { seq: 0, row: 0 },
       wakeAt: Number.POSITIVE_INFINITY,
     };
   }
@@ -194,7 +196,11 @@ export class Episodes {
     const { clock, journal, commits } = this.#deps;
     record.seq++;
     journal.episodes.mark(record);
-    commits.emit(record, { seq: record.seq, kind, at: clock.wall() - agoMs, data }, this.#view);
+    const at = clock.wall() - agoMs;
+    const audited = auditKindOf(kind, data);
+    const cause = kind === "extended" ? { cause: record.lastProgress.event } : {};
+    if (audited) journal.audit.add(record, at, audited, { ...data, ...cause });
+    commits.emit(record, { seq: record.seq, kind, at, data }, this.#view);
   }
 
   #forget(record: EpisodeRecord): void {

@@ -26,6 +26,7 @@ function reservation(row: number, tokens = 1): ReservationRecord {
       episode: undefined,
       at: 0,
       recovered: false,
+      note: undefined,
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import type { EpisodeEvent } from "../../core/store.ts";
+import { AuditLog } from "./audit-log.ts";
 import type { Stamp } from "./boot-clock.ts";
 import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord, Row } from "./records.ts";
 import { Table } from "./table.ts";
@@ -17,15 +18,15 @@ export interface Moment extends Stamp {
 type Written = Omit<Table<Row>, "mark">;
 
 /**
- * Brings the tables up to what memory holds, one transaction a call. It writes the state of changed records, not the changes: what was
- * admitted and settled between two commits costs nothing. An append-only audit of every admit, settle, denial, extension, expiry and move
- * belongs in `commit`, into the same transaction.
+ * Brings the tables up to what memory holds, one transaction a call. It writes the state of changed records, not the changes; `audit` alone
+ * has those, in the same transaction.
  */
 export class Journal {
   readonly episodes: Table<EpisodeRecord>;
   readonly buckets: Table<BucketRecord>;
   readonly reservations: Table<ReservationRecord>;
   readonly bindings: Table<BindingRecord>;
+  readonly audit: AuditLog;
   readonly #tables: readonly Written[];
   readonly #admission: readonly Written[];
   readonly #db: DatabaseSync;
@@ -44,10 +45,11 @@ export class Journal {
     this.#bootRow = bootRow(db, this.#moment.bootId);
     this.episodes = new Table(db, "episodes", 18, (record) => this.#episodeValues(record));
     this.buckets = new Table(db, "buckets", 7, bucketValues);
-    this.reservations = new Table(db, "reservations", 7, reservationValues);
+    this.reservations = new Table(db, "reservations", 8, reservationValues);
     this.bindings = new Table(db, "bindings", 7, bindingValues);
     this.#tables = [this.episodes, this.buckets, this.reservations, this.bindings];
     this.#admission = [this.buckets, this.reservations];
+    this.audit = new AuditLog(db);
     this.#sql = {
       begin: db.prepare("BEGIN IMMEDIATE"),
       commit: db.prepare("COMMIT"),
@@ -59,7 +61,8 @@ export class Journal {
   }
 
   get isDirty(): boolean {
-    return this.#tables.some((table) => table.isDirty) || this.#events.length > 0 || this.#forgotten.length > 0;
+    const isChanged = this.audit.isDirty || this.#events.length > 0 || this.#forgotten.length > 0;
+    return isChanged || this.#tables.some((table) => table.isDirty);
   }
 
   addEvent(episode: EpisodeRecord, event: EpisodeEvent): void {
@@ -81,6 +84,7 @@ export class Journal {
     episode.gone = true;
     this.episodes.mark(episode);
     this.#forgotten.push(episode.row);
+    this.audit.drop(episode.row);
   }
 
   /** Throws what SQLite throws; everything stays to be written by the next call. */
@@ -92,10 +96,12 @@ export class Journal {
         const { seq, kind, at, data } = event;
         this.#sql.addEvent.run(episode.row, seq % EVENTS_KEPT, seq, kind, at, JSON.stringify(data));
       }
+      this.audit.write();
       // After the events: an episode that came and went in one turn leaves none.
       for (const row of this.#forgotten) this.#sql.dropEvents.run(row);
     });
     for (const table of this.#tables) table.written();
+    this.audit.written();
     this.#events = [];
     this.#forgotten = [];
   }
@@ -124,6 +130,7 @@ export class Journal {
       // Some errors (a full disk) have rolled back by themselves.
       if (this.#db.isTransaction) this.#sql.rollback.run();
       for (const table of this.#tables) table.prune();
+      this.audit.unwritten();
       throw error;
     }
   }
@@ -153,9 +160,9 @@ function bucketValues({ scope, tenant, id, episodeRow, windowSeconds, window, sp
 }
 
 function reservationValues(record: ReservationRecord): SQLInputValue[] {
-  const { requestId, tenant, instance, tokens, charges, episode, at } = record;
+  const { requestId, tenant, instance, tokens, charges, episode, at, note } = record;
   const encoded = charges.map(({ bucket, window }) => `${bucket.row}:${window}`).join();
-  return [requestId, tenant, instance, tokens, encoded, episode?.row ?? null, at];
+  return [requestId, tenant, instance, tokens, encoded, episode?.row ?? null, at, note ? JSON.stringify(note) : null];
 }
 
 function bindingValues(record: BindingRecord): SQLInputValue[] {

@@ -81,9 +81,9 @@ export class Ledger {
   /** Notes down what `reserve` has just reserved in `limits`. */
   hold(
     limits: readonly BucketLimit[],
-    request: Pick<ReservationRecord, "requestId" | "tenant" | "instance" | "tokens" | "episode" | "at">,
+    request: Pick<ReservationRecord, "requestId" | "tenant" | "instance" | "tokens" | "episode" | "at" | "note">,
   ): ReservationRecord {
-    const { requestId, tenant, instance, tokens, episode, at } = request;
+    const { requestId, tenant, instance, tokens, episode, at, note } = request;
     const reservation: ReservationRecord = {
       row: this.#nextReservation++,
       gone: false,
@@ -96,6 +96,7 @@ export class Ledger {
       charges: chargesOf(limits),
       episode,
       at,
+      note,
       recovered: false,
     };
     this.#open.set(requestId, reservation);

@@ -1,5 +1,7 @@
+import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { FakeClock } from "../../../test/support/fake-clock.ts";
+import { ask } from "../../../test/support/store-suite.ts";
 import { silentLogger } from "../../lib/logger.ts";
 import { Bindings } from "./bindings.ts";
 import { Commits } from "./commits.ts";
@@ -7,6 +9,7 @@ import { openEphemeralDatabase } from "./database.ts";
 import { Episodes } from "./episodes.ts";
 import { Journal } from "./journal.ts";
 import { Ledger } from "./ledger.ts";
+import { EmbeddedStore } from "./store.ts";
 
 const SETTINGS = {
   timeoutSeconds: 100,
@@ -29,7 +32,9 @@ function setup() {
   const ledger = new Ledger(journal, { bucket: 1, reservation: 1 });
   const episodes = new Episodes({ clock, journal, commits, ledger, nextRow: 1, most: 3 });
   const bindings = new Bindings({ clock, journal, commits, ttlMs: 1e6, nextRow: 1, most: 3 });
-  return { clock, episodes, bindings };
+  const parts = { clock, random: randomBytes, log: silentLogger, journal, commits, ledger, episodes, bindings };
+  const store = new EmbeddedStore({ ...parts, unlock: () => {} });
+  return { clock, episodes, bindings, store };
 }
 
 describe("bounds", () => {
@@ -47,6 +52,16 @@ describe("bounds", () => {
     clock.advance(1);
     add("e");
     expect(episodes.of("t").map((e) => e.id)).toEqual(["c", "d", "e"]);
+  });
+
+  test("a request that would begin one too many reserves nothing", async () => {
+    const { store } = setup();
+    const claim = { scope: "key", id: "k", limit: 1000 } as const;
+    const admit = (id: string) => store.admit(ask({ claims: [claim], episode: { id, settings: SETTINGS } }));
+    await Promise.all(["a", "b", "c"].map(admit));
+    await expect(admit("d")).rejects.toMatchObject({ code: "queue_full" });
+    expect(await store.budget(claim, "t")).toMatchObject({ spent: 0, reserved: 300 });
+    expect(await store.openReservations()).toHaveLength(3);
   });
 
   test("beyond the most, the session that was not used for longest is forgotten", () => {

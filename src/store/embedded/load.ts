@@ -2,6 +2,7 @@ import type { DatabaseSync } from "node:sqlite";
 import type { EndReason } from "../../api/http.ts";
 import { type Life, shift } from "../../core/episode.ts";
 import type { BudgetView, EpisodeSettings } from "../../core/store.ts";
+import type { AdmitNote } from "./audit-log.ts";
 import { elapsedMs } from "./boot-clock.ts";
 import type { Moment } from "./journal.ts";
 import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord, Row } from "./records.ts";
@@ -47,6 +48,7 @@ export function load(db: DatabaseSync, now: Moment): Loaded {
       ...storedRow(c),
       ...{ requestId: str(c.request_id), tenant: str(c.tenant), instance: str(c.instance), tokens: num(c.tokens) },
       ...{ charges, episode: episodes.get(num(c.episode)), at: num(c.at), recovered: true },
+      note: c.note === null ? undefined : (JSON.parse(str(c.note)) as AdmitNote),
     };
   });
   return {
@@ -87,6 +89,7 @@ function episodeOf(c: Columns, own: BucketRecord[], life: Life): EpisodeRecord {
     metadata: JSON.parse(str(c.metadata)) as Record<string, string>,
     roles: new Map(own.filter((b) => b !== bucket).map((b) => [b.id, b])),
     lastProgress: { event: str(c.progress_event), at: num(c.progress_wall) },
+    audit: { seq: 0, row: 0 },
     wakeAt: Number.POSITIVE_INFINITY,
   };
 }

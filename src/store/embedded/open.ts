@@ -70,6 +70,7 @@ function build(db: DatabaseSync, unlock: () => void, options: EmbeddedStoreOptio
     journal.reservations.mark(reservation);
   }
   for (const binding of loaded.bindings) bindings.restore(binding);
+  journal.audit.restore(loaded.episodes, loaded.reservations);
   const ran = loaded.episodes.filter((episode) => !episode.life.ended).length;
   for (const episode of loaded.episodes) episodes.restore(episode);
   // Looking at them ends those that ran out; now, before anybody asks.

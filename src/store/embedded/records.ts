@@ -1,6 +1,7 @@
 import type { Bucket, Charge } from "../../core/budget.ts";
 import type { Life } from "../../core/episode.ts";
 import type { Binding, BudgetView, EpisodeSettings } from "../../core/store.ts";
+import type { AdmitNote, AuditTail } from "./audit-log.ts";
 
 /** What memory holds of one row of a table. Memory is the truth; the journal makes the table follow. */
 export interface Row {
@@ -42,6 +43,7 @@ export interface EpisodeRecord extends Row {
   lastProgress: { event: string; at: number };
   /** Of its latest event. */
   seq: number;
+  audit: AuditTail;
   /** When somebody looks whether it is over, on the clock's scale; Infinity: nobody will. */
   wakeAt: number;
 }
@@ -55,6 +57,8 @@ export interface ReservationRecord extends Row {
   readonly episode: EpisodeRecord | undefined;
   /** Unix milliseconds. */
   readonly at: number;
+  /** For the episode's journal. */
+  readonly note: AdmitNote | undefined;
   /** Made by a process before this one: nothing runs for it. */
   readonly recovered: boolean;
 }

@@ -1,5 +1,6 @@
 import type { Usage } from "../../api/backend.ts";
 import type { EndReason, ProgressEvent } from "../../api/http.ts";
+import { type AuditEntry, denialOf } from "../../core/audit.ts";
 import { reserve } from "../../core/budget.ts";
 import { touch } from "../../core/episode.ts";
 import type {
@@ -74,8 +75,8 @@ export class EmbeddedStore implements StateStore {
   async admit(request: AdmitRequest): Promise<Admission> {
     this.#mustBeOpen();
     checkAdmit(request);
-    const { clock, ledger, episodes, bindings, commits } = this.#parts;
-    const { requestId, tenant, session, claims } = request;
+    const { clock, ledger, episodes, bindings, commits, journal } = this.#parts;
+    const { requestId, tenant, session, claims, role } = request;
     const known = ledger.find(requestId);
     if (known) return this.#admitAgain(known, request);
 
@@ -86,20 +87,39 @@ export class EmbeddedStore implements StateStore {
     const episode = found ?? (start && episodes.make(tenant, start.id, start.settings, start.metadata ?? {}));
     const limits = this.#limits(claims, tenant, episode);
     const reserved = reserve(limits, request, wall);
-    if (!reserved.ok) return { ok: false, code: "budget_exhausted", budget: ledger.view(reserved.limit, wall) };
+    if (!reserved.ok) {
+      const budget = ledger.view(reserved.limit, wall);
+      if (found) {
+        journal.audit.deny(found, wall, denialOf(budget, request, 1));
+        commits.later();
+      }
+      return { ok: false, code: "budget_exhausted", budget };
+    }
 
     const { tokens } = reserved;
     const undo: (() => void)[] = [];
     const instance = session ? bindings.homeOf(session) : request.instance;
-    if (limits.length > 0) {
-      const reservation = ledger.hold(limits, { requestId, tenant, instance, tokens, episode, at: wall });
-      undo.push(() => {
-        if (ledger.find(requestId) === reservation) this.#release(reservation, null);
-      });
-    }
-    if (episode) {
-      if (!found) undo.push(episodes.add(episode).undo);
+    const of = { ...(role !== undefined && { role }), ...(session && { session: session.id }) };
+    const note = episode && { seq: 0, at: wall, instance, ...of };
+    const hold = { requestId, tenant, instance, tokens, episode, at: wall, note };
+    const reservation = limits.length > 0 ? ledger.hold(limits, hold) : undefined;
+    undo.push(() => {
+      if (reservation && ledger.find(requestId) === reservation) this.#release(reservation, null);
+    });
+    if (episode && note) {
+      try {
+        if (!found) undo.push(episodes.add(episode).undo);
+      } catch (error) {
+        if (reservation) ledger.settle(reservation, null);
+        throw error;
+      }
       episodes.admitted(episode);
+      note.seq = journal.audit.admit(episode);
+      const from = session?.boundTo;
+      if (from !== undefined && from !== instance) {
+        journal.audit.add(episode, wall, "rebind", { request: requestId, ...of, from, to: instance });
+      }
+      undo.push(() => journal.audit.forget(requestId));
     }
     const bound = session && bindings.bind(session, instance);
     if (bound?.durable) undo.push(bound.undo);
@@ -112,13 +132,13 @@ export class EmbeddedStore implements StateStore {
     };
     const undoAll = () => undo.reverse().forEach((step) => void step());
     if ((episode && !found) || bound?.durable) await commits.join(undoAll);
-    else if (undo.length > 0) await commits.joinAdmissions(undoAll);
+    else if (reservation) await commits.joinAdmissions(undoAll);
     return admission;
   }
 
   async settle(requestId: string, usage: Usage | null): Promise<void> {
     this.#mustBeOpen();
-    const { ledger, episodes, commits, clock, log } = this.#parts;
+    const { ledger, episodes, commits, clock, log, journal } = this.#parts;
     const reservation = ledger.find(requestId);
     if (!reservation) return;
     const { episode, recovered, tokens, instance } = reservation;
@@ -128,6 +148,10 @@ export class EmbeddedStore implements StateStore {
     if (overrun) {
       this.#overruns++;
       log.error("an instance used more than was reserved", { request: requestId, instance, reserved: tokens, used });
+    }
+    if (episode) {
+      const settlement = settlementOf(reservation, usage, used);
+      journal.audit.add(episode, clock.wall(), "settle", settlement, reservation.note);
     }
     if (isLive && usage && usage.completionTokens > 0) episodes.progress(episode, "llm_response", { tokens: used });
     commits.later();
@@ -214,6 +238,16 @@ export class EmbeddedStore implements StateStore {
     return journal.events(record, after);
   }
 
+  async audit(tenant: string, id: string, after: number): Promise<AuditEntry[]> {
+    this.#mustBeOpen();
+    const { episodes, journal, commits, ledger } = this.#parts;
+    const record = episodes.find(tenant, id);
+    await commits.durable().catch(() => {});
+    if (!record) return [];
+    const open = ledger.open().filter((reservation) => reservation.episode === record);
+    return journal.audit.entries(record, open, after);
+  }
+
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
     return this.#parts.commits.listen(listener);
   }
@@ -231,11 +265,18 @@ export class EmbeddedStore implements StateStore {
 
   async rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
     this.#mustBeOpen();
-    const { ledger, bindings, commits } = this.#parts;
+    const { ledger, bindings, commits, clock, journal } = this.#parts;
     const reservation = ledger.find(requestId);
+    const undo: (() => void)[] = [];
+    if (reservation?.episode && reservation.instance !== instance) {
+      const of = { request: requestId, ...(session && { session: session.id }) };
+      const move = { ...of, from: reservation.instance, to: instance };
+      undo.push(journal.audit.add(reservation.episode, clock.wall(), "rebind", move));
+    }
     if (reservation) this.#moveTo(reservation, instance);
     const bound = session && bindings.bind(session, instance);
-    if (reservation || bound) await commits.join(bound?.undo);
+    if (bound) undo.push(bound.undo);
+    if (reservation || bound) await commits.join(() => undo.forEach((step) => void step()));
   }
 
   async sessionCounts(): Promise<Map<string, number>> {
@@ -344,4 +385,16 @@ export class EmbeddedStore implements StateStore {
     await this.#parts.commits.settled();
     this.#mustBeOpen();
   }
+}
+
+function settlementOf(
+  { requestId, instance, tokens, recovered }: ReservationRecord,
+  usage: Usage | null,
+  used: number,
+) {
+  return {
+    ...{ request: requestId, instance, reserved: tokens, used },
+    ...(usage && { prompt: usage.promptTokens, completion: usage.completionTokens, cached: usage.cachedTokens }),
+    ...(recovered && { recovered }),
+  };
 }

@@ -4,6 +4,7 @@ import { EventFeed } from "./event-feed.ts";
 import { Journal } from "./journal.ts";
 import { KnownBindings } from "./known-bindings.ts";
 import { Link } from "./link.ts";
+import { QuietDenials } from "./quiet-denials.ts";
 import { SpentBudgets } from "./spent-budgets.ts";
 import { LATE_TICKS, RedisStore } from "./store.ts";
 
@@ -41,6 +42,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<RedisS
   const store = new RedisStore({
     ...{ link, journal: new Journal(), feed: new EventFeed(log), clock, random, log },
     ...{ known: new KnownBindings(now, ttlMs), spent: new SpentBudgets(now) },
+    quiet: new QuietDenials(),
     lateTicks,
   });
   try {

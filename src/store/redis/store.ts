@@ -1,5 +1,6 @@
 import type { Usage } from "../../api/backend.ts";
 import type { EndReason, ProgressEvent } from "../../api/http.ts";
+import type { AuditEntry } from "../../core/audit.ts";
 import type {
   Admission,
   AdmitRequest,
@@ -21,6 +22,7 @@ import type { EventFeed } from "./event-feed.ts";
 import type { Journal } from "./journal.ts";
 import type { KnownBindings } from "./known-bindings.ts";
 import { DUTY_MS, type Link } from "./link.ts";
+import type { QuietDenials } from "./quiet-denials.ts";
 import {
   type AdmitReply,
   type BudgetReply,
@@ -57,6 +59,7 @@ export interface RedisParts {
   log: Logger;
   known: KnownBindings;
   spent: SpentBudgets;
+  quiet: QuietDenials;
   lateTicks: number;
 }
 
@@ -122,14 +125,16 @@ export class RedisStore implements StateStore {
 
   async admit(request: AdmitRequest): Promise<Admission> {
     checkAdmit(request);
-    const { link, journal, known, spent } = this.#parts;
+    const { link, journal, known, spent, quiet } = this.#parts;
     link.mustBeOpen();
     const without = spent.denies(request);
-    if (without) return { ok: false, code: "budget_exhausted", budget: without };
+    if (without) {
+      quiet.note(request, without);
+      return { ok: false, code: "budget_exhausted", budget: without };
+    }
     link.mustBeReady();
-    const { requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode } = request;
-    const start = episode && startOf(tenant, episode.id, episode);
-    const args = { id: requestId, tenant, instance, claims, worstCase, minimum, clamp, session, episode: start };
+    const { requestId, tenant, instance, episode, ...rest } = request;
+    const args = { ...rest, id: requestId, tenant, instance, episode: episode && startOf(tenant, episode.id, episode) };
     const { joins } = link;
     let reply: AdmitReply;
     try {
@@ -222,6 +227,12 @@ export class RedisStore implements StateStore {
     return (await this.#events(tenant, id, after)).events;
   }
 
+  async audit(tenant: string, id: string, after: number): Promise<AuditEntry[]> {
+    const args = { who: `${tenant}/${id}`, after };
+    const { list, before } = await this.#parts.link.call<{ list: LuaList<string>; before: number }>("audit", args);
+    return listOf(list).map((json, i) => ({ seq: before + 1 + i, ...(JSON.parse(json) as Omit<AuditEntry, "seq">) }));
+  }
+
   onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
     return this.#parts.feed.listen(listener);
   }
@@ -302,12 +313,15 @@ export class RedisStore implements StateStore {
   }
 
   async #tick(): Promise<void> {
-    const { link, feed, clock, lateTicks } = this.#parts;
+    const { link, feed, clock, quiet, lateTicks } = this.#parts;
     for (;;) {
       const sentAt = clock.now();
       const timed = sentAt - this.#lookedAt >= TICK_MS;
       if (timed) this.#lookedAt = sentAt;
-      const reply = await link.call<TickReply>("tick", { last: feed.last, timed, lateTicks });
+      const reply = await link.call<TickReply>("tick", {
+        ...{ last: feed.last, timed, lateTicks },
+        denials: quiet.take(),
+      });
       this.#duty = reply.duty;
       this.#renewedAt = sentAt;
       const events = listOf(reply.list);
@@ -345,11 +359,11 @@ export class RedisStore implements StateStore {
 
   async #settle(requestId: string, usage: Usage | null): Promise<void> {
     const { link, journal, log } = this.#parts;
-    const { used, completion } = countsOf(usage);
+    const counts = countsOf(usage);
+    const { used } = counts;
     const reply = await link.call<{ used?: number; tokens?: number; instance?: string }>("settle", {
       id: requestId,
-      used,
-      completion,
+      ...counts,
     });
     journal.settled(requestId);
     const { tokens, instance } = reply;
@@ -400,11 +414,18 @@ function startOf(tenant: string, id: string, { settings, metadata = {} }: Episod
   return { tenant, id, settings: JSON.stringify(settings), metadata: JSON.stringify(metadata) };
 }
 
+interface Counts {
+  used: number | undefined;
+  prompt?: number;
+  completion?: number;
+  cached?: number;
+}
+
 /** What a settlement charges; `used` undefined: the count is none, and the whole reservation is spent. */
-function countsOf(usage: Usage | null): { used: number | undefined; completion: number } {
-  if (usage === null) return { used: 0, completion: 0 };
-  const { promptTokens, completionTokens } = usage;
-  const used = promptTokens + completionTokens;
-  const isCount = Number.isSafeInteger(used) && promptTokens >= 0 && completionTokens >= 0;
-  return { used: isCount ? used : undefined, completion: isCount ? completionTokens : 0 };
+function countsOf(usage: Usage | null): Counts {
+  if (usage === null) return { used: 0 };
+  const { promptTokens: prompt, completionTokens: completion, cachedTokens: cached } = usage;
+  const used = prompt + completion;
+  if (!(Number.isSafeInteger(used) && prompt >= 0 && completion >= 0)) return { used: undefined };
+  return { used, prompt, completion, cached };
 }

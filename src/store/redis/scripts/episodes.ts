@@ -41,13 +41,15 @@ local function finish(e, reason, at)
   e.reason, e.endedAt = reason, at
   call('SREM', P .. 'active', e.who)
   call('ZADD', P .. 'ended', at, e.who)
-  emit(e, 'ended', { reason = reason, tokens_used = view(e).spent }, wall - (now - at))
+  local data = { reason = reason, tokens_used = view(e).spent }
+  emit(e, 'ended', data, wall - (now - at))
+  audit(e.who, (reason == 'finished' or reason == 'cancelled') and 'end' or 'expire', wall - (now - at), data)
   save(e)
 end
 local function forget(e)
   local buckets = call('SMEMBERS', P .. 'eb:' .. e.n)
   for _, key in ipairs(buckets) do call('DEL', key) end
-  call('DEL', P .. 'e:' .. e.who, P .. 'ev:' .. e.who, P .. 'eb:' .. e.n)
+  call('DEL', P .. 'e:' .. e.who, P .. 'ev:' .. e.who, P .. 'au:' .. e.who, P .. 'eb:' .. e.n)
   call('SREM', P .. 't:' .. e.tenant, e.id)
   call('SREM', P .. 'active', e.who)
   call('ZREM', P .. 'ended', e.who)
@@ -97,7 +99,9 @@ local function add(e)
   call('SADD', P .. 't:' .. e.tenant, e.id)
   call('SADD', P .. 'active', e.who)
   local s = e.s
-  emit(e, 'started', { timeout_s = s.timeoutSeconds, max_timeout_s = s.maxTimeoutSeconds, budget_tokens = s.budgetTokens > 0 and s.budgetTokens or nil }, wall)
+  local data = { timeout_s = s.timeoutSeconds, max_timeout_s = s.maxTimeoutSeconds, budget_tokens = s.budgetTokens > 0 and s.budgetTokens or nil }
+  emit(e, 'started', data, wall)
+  audit(e.who, 'start', wall, data)
   save(e)
 end
 local function touch(e) e.activeAt = math.max(e.activeAt, now) end
@@ -110,7 +114,12 @@ local function progress(e, event, data)
   local extended = now >= e.deadline - extendMs and moved > e.deadline
   if extended then e.deadline, e.extensions = moved, e.extensions + 1 end
   emit(e, 'progress', data, wall)
-  if extended then emit(e, 'extended', { extensions = e.extensions, time_remaining_s = (e.deadline - now) / 1000 }, wall) end
+  if extended then
+    local moved = { extensions = e.extensions, time_remaining_s = (e.deadline - now) / 1000 }
+    emit(e, 'extended', moved, wall)
+    moved.cause = event
+    audit(e.who, 'extend', wall, moved)
+  end
   save(e)
 end
 `;

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
+import { AUDIT_KEPT, AUDIT_PAGE } from "../../../core/audit.ts";
 import { MOST_BINDINGS } from "../../embedded/bindings.ts";
 import { MOST_EPISODES } from "../../embedded/episodes.ts";
+import { auditLua } from "./audit.ts";
 import { bindingsLua } from "./bindings.ts";
 import { COMMON } from "./common.ts";
 import { episodesLua } from "./episodes.ts";
@@ -25,7 +27,8 @@ export interface Script {
   sha: string;
 }
 
-const EPISODES = episodesLua(MOST_EPISODES, EVENTS_KEPT, STREAM_KEPT);
+const AUDIT = auditLua(AUDIT_KEPT);
+const EPISODES = AUDIT + episodesLua(MOST_EPISODES, EVENTS_KEPT, STREAM_KEPT);
 const BINDINGS = bindingsLua(MOST_BINDINGS);
 
 function script(...parts: string[]): Script {
@@ -53,7 +56,13 @@ if found and found.reason then return cjson.encode({ ended = view(found) }) end
 local e = found or (A.episode and make(A.episode))
 local limits = limitsOf(A.claims, A.tenant, e)
 local tokens, tightest = fit(limits, A)
-if not tokens then return cjson.encode({ denied = budgetView(tightest) }) end
+if not tokens then
+  if found then
+    local l = tightest
+    auditDenial(e.who, { scope = l.scope, id = l.id, limit = l.limit, spent = l.spent, reserved = l.reserved, asked = A.worstCase, role = A.role, count = 1 })
+  end
+  return cjson.encode({ denied = budgetView(tightest) })
+end
 if e and not found and not makeRoom() then return redis.error_reply('-FULL too many are active') end
 local bound = A.session and bind(A.session)
 local instance = bound and bound.instance or A.instance
@@ -64,6 +73,11 @@ if e then
   e.running = e.running + 1
   touch(e)
   save(e)
+  local session, from = A.session and A.session.id, A.session and A.session.boundTo
+  audit(e.who, 'admit', wall, { request = A.id, role = A.role, session = session, instance = instance, reserved = tokens })
+  if from and from ~= instance then
+    audit(e.who, 'rebind', wall, { request = A.id, role = A.role, session = session, from = from, to = instance })
+  end
 end
 return cjson.encode({ reserved = tokens, instance = instance, budgets = budgetViews(limits), episode = e and view(e), binding = bound, hold = r })
 `,
@@ -91,10 +105,14 @@ for _, charge in ipairs(cjson.decode(r.charges)) do
   end
 end
 if e then
+  audit(e.who, 'settle', wall, {
+    request = A.id, instance = r.instance, reserved = tokens, used = used,
+    prompt = A.prompt, completion = A.completion, cached = A.cached, recovered = not owned or nil,
+  })
   if owned then e.running = e.running - 1 end
   local live = owned and not e.reason
   if live then touch(e) end
-  if live and A.completion > 0 then progress(e, 'llm_response', { tokens = used }) else save(e) end
+  if live and (A.completion or 0) > 0 then progress(e, 'llm_response', { tokens = used }) else save(e) end
 end
 return cjson.encode({ used = used, tokens = tokens, instance = r.instance })
 `,
@@ -149,6 +167,19 @@ end
 return cjson.encode({ list = list, episode = e and view(e) })
 `,
   ),
+  audit: script(
+    EPISODES,
+    `
+local list, cut = {}, 0
+if find(A.who) then
+  cut = tonumber(call('HGET', P .. 'e:' .. A.who, 'cut') or 0)
+  local from = math.max(0, A.after - cut)
+  cut = cut + from
+  list = call('LRANGE', P .. 'au:' .. A.who, from, from + ${AUDIT_PAGE} - 1)
+end
+return cjson.encode({ list = list, before = cut })
+`,
+  ),
   /** Of every router, or (`orphans`) those whose router is gone; in their order. */
   reservations: script(`
 local list = {}
@@ -176,9 +207,16 @@ return cjson.encode({ list = list })
 `,
   ),
   rebind: script(
+    AUDIT,
     BINDINGS,
     `
-if call('EXISTS', P .. 'r:' .. A.id) == 1 then call('HSET', P .. 'r:' .. A.id, 'instance', A.instance) end
+local r = hgetall(P .. 'r:' .. A.id)
+if r then
+  call('HSET', P .. 'r:' .. A.id, 'instance', A.instance)
+  if r.who and r.instance ~= A.instance and call('HGET', P .. 'e:' .. r.who, 'n') == r.n then
+    audit(r.who, 'rebind', wall, { request = A.id, session = A.session and A.session.id, from = r.instance, to = A.instance })
+  end
+end
 if not A.session then return '{}' end
 local known = binding(A.session.key)
 A.session.boundTo = known and known.instance
@@ -229,6 +267,9 @@ for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMI
   end
 end
 for _, who in ipairs(call('ZRANGEBYSCORE', P .. 'wake', '-inf', now, 'LIMIT', 0, 500)) do find(who) end
+for _, denial in ipairs(A.denials) do
+  if find(denial.who) then auditDenial(denial.who, denial.data) end
+end
 dropOld()
 local duty = call('HMGET', P .. 'meta', 'duty', 'dutyUntil')
 local mine = duty[1] == A.router or not duty[1] or tonumber(duty[2]) <= now or not call('ZSCORE', P .. 'routers', duty[1])
@@ -285,7 +326,11 @@ for _, h in ipairs(A.holds) do
     r.order, r.router = call('HINCRBY', meta, 'reservations', 1), A.router
     hset(P .. 'r:' .. h.id, r)
     call('ZADD', P .. 'open:' .. A.router, r.order, h.id)
-    if e then e.running = e.running + 1; save(e) end
+    if e then
+      e.running = e.running + 1
+      save(e)
+      audit(e.who, 'admit', wall, { request = h.id, instance = r.instance, reserved = tonumber(r.tokens), restored = true })
+    end
   end
 end
 disownAll(A.router, keep)

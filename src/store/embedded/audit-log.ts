@@ -1,0 +1,195 @@
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { AUDIT_KEPT, AUDIT_PAGE, type AuditData, type AuditEntry, type AuditKind } from "../../core/audit.ts";
+import type { EpisodeRecord, ReservationRecord } from "./records.ts";
+
+/** Rows of all episodes that the table keeps: the latest. */
+const MOST_ROWS = 1_000_000;
+/** Rows that may wait for a disk that cannot be written; the oldest go first. */
+const MOST_WAITING = 10_000;
+/** Rows that one transaction deletes at most, so that none takes long. */
+const MOST_CUT = 5_000;
+
+/** The end of an episode's journal. */
+export interface AuditTail {
+  /** Of the latest entry. */
+  seq: number;
+  /** Of the latest entry in the table; 0 when there is none. */
+  row: number;
+  /** The latest entry, when it is a denial: another one by the same budget is added to it. */
+  denial?: Waiting | undefined;
+}
+
+/** What an admission's entry says beyond its reservation. */
+export interface AdmitNote {
+  seq: number;
+  at: number;
+  instance: string;
+  role?: string;
+  session?: string;
+}
+
+interface Waiting extends AuditEntry {
+  episode: EpisodeRecord;
+  /** Of a settlement: what it settles. */
+  admit: AdmitNote | undefined;
+  stored: boolean;
+  row: number;
+  prev: number;
+}
+
+/**
+ * The episodes' journals. One table, to which the transaction that makes a decision durable adds the row that tells of it. An admission adds
+ * none: while it is open, its reservation tells of it, and then the row of its settlement.
+ */
+export class AuditLog {
+  readonly #db: DatabaseSync;
+  readonly #insert: StatementSync;
+  readonly #cut: StatementSync;
+  readonly #read: StatementSync;
+  #waiting: Waiting[] = [];
+  /** The first row of each episode, oldest first: what is before all of them is over. */
+  readonly #firsts = new Map<number, number>();
+  #nextRow: number;
+  /** Rows before this one are deleted. */
+  #cutTo: number;
+  #cutting = 0;
+
+  constructor(db: DatabaseSync) {
+    this.#db = db;
+    this.#insert = db.prepare("INSERT OR REPLACE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    this.#cut = db.prepare("DELETE FROM audit WHERE row < ?");
+    this.#read = db.prepare(`
+      WITH RECURSIVE entry AS (
+        SELECT * FROM audit WHERE row = ? AND seq > ?
+        UNION ALL SELECT a.* FROM entry JOIN audit a ON a.row = entry.prev WHERE a.seq > ?
+      )
+      SELECT seq, at, kind, data, admit_seq, admit FROM entry LIMIT ${AUDIT_KEPT}`);
+    const bounds = db.prepare("SELECT coalesce(min(row), 1) AS first, coalesce(max(row), 0) AS last FROM audit").get();
+    this.#cutTo = Number(bounds?.first);
+    this.#nextRow = Number(bounds?.last) + 1;
+  }
+
+  /** Takes up the journals of episodes that the tables had. */
+  restore(episodes: readonly EpisodeRecord[], reservations: readonly ReservationRecord[]): void {
+    const byRow = new Map(episodes.map((episode) => [episode.row, episode]));
+    const tails = "SELECT episode, min(row) AS first, max(row) AS last, max(seq) AS seq FROM audit GROUP BY episode";
+    for (const c of this.#db.prepare(`${tails} ORDER BY first`).all()) {
+      const episode = byRow.get(Number(c.episode));
+      if (!episode) continue;
+      episode.audit = { seq: Number(c.seq), row: Number(c.last) };
+      this.#firsts.set(episode.row, Number(c.first));
+    }
+    for (const { episode, note } of reservations) {
+      if (episode && note) episode.audit.seq = Math.max(episode.audit.seq, note.seq);
+    }
+  }
+
+  get isDirty(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** The place of an admission, which is told by its reservation. */
+  admit(episode: EpisodeRecord): number {
+    episode.audit.denial = undefined;
+    return ++episode.audit.seq;
+  }
+
+  /** Notes down a decision; the returned function takes it back while it is not written. */
+  add(episode: EpisodeRecord, at: number, kind: AuditKind, data: AuditData, admit?: AdmitNote): () => void {
+    episode.audit.denial = undefined;
+    const added = this.#push(episode, at, kind, data, admit);
+    return () => {
+      this.#waiting = this.#waiting.filter((entry) => entry !== added);
+    };
+  }
+
+  /** The request was never admitted: nothing of it is written. */
+  forget(requestId: string): void {
+    this.#waiting = this.#waiting.filter(({ data }) => data.request !== requestId);
+  }
+
+  /** Notes down a denial, with those before it by the same budget. */
+  deny(episode: EpisodeRecord, at: number, data: AuditData & { count: number }): void {
+    const last = episode.audit.denial;
+    if (!last || last.data.scope !== data.scope || last.data.id !== data.id) {
+      episode.audit.denial = this.#push(episode, at, "deny", data, undefined);
+      return;
+    }
+    last.data = { ...data, count: Number(last.data.count) + data.count };
+    if (!this.#waiting.includes(last)) this.#waiting.push(last);
+  }
+
+  /** What the table and the reservations (`open`) of the episode have, so without the decisions of this turn. */
+  entries({ audit }: EpisodeRecord, open: readonly ReservationRecord[], after: number): AuditEntry[] {
+    const found: { seq: number; read: () => AuditEntry }[] = [];
+    const admitted = ({ seq, at, ...note }: AdmitNote, request: string, reserved: number): AuditEntry => {
+      return { seq, at, kind: "admit", data: { request, ...note, reserved } };
+    };
+    for (const { note, requestId, tokens } of open) {
+      if (note && note.seq > after) found.push({ seq: note.seq, read: () => admitted(note, requestId, tokens) });
+    }
+    for (const c of this.#read.all(audit.row, after, after)) {
+      const [seq, at, kind] = [Number(c.seq), Number(c.at), String(c.kind) as AuditKind];
+      const data = () => JSON.parse(String(c.data)) as AuditData;
+      found.push({ seq, read: () => ({ seq, at, kind, data: data() }) });
+      if (c.admit === null || Number(c.admit_seq) <= after) continue;
+      const read = () => {
+        const { request, reserved } = data();
+        return admitted(JSON.parse(String(c.admit)) as AdmitNote, String(request), Number(reserved));
+      };
+      found.push({ seq: Number(c.admit_seq), read });
+    }
+    const kept = found.sort((a, b) => a.seq - b.seq).slice(-AUDIT_KEPT);
+    return kept.slice(0, AUDIT_PAGE).map(({ read }) => read());
+  }
+
+  /** Inside of a transaction; nothing is settled before `written`. */
+  write(): void {
+    let next = this.#nextRow;
+    for (const entry of this.#waiting) {
+      const { episode, seq, at, kind, data, admit } = entry;
+      if (episode.gone) continue;
+      if (!entry.stored) {
+        entry.row = next++;
+        entry.prev = episode.audit.row;
+        episode.audit.row = entry.row;
+      }
+      const settles = admit ? ([admit.seq, JSON.stringify(admit)] as const) : ([null, null] as const);
+      this.#insert.run(entry.row, episode.row, seq, entry.prev, at, kind, JSON.stringify(data), ...settles);
+    }
+    const [oldest = this.#nextRow] = this.#firsts.values();
+    this.#cutting = Math.min(Math.max(oldest, next - MOST_ROWS), this.#cutTo + MOST_CUT);
+    if (this.#cutting > this.#cutTo) this.#cut.run(this.#cutting);
+  }
+
+  /** The transaction was not committed. */
+  unwritten(): void {
+    for (const entry of this.#waiting.toReversed()) if (!entry.stored) entry.episode.audit.row = entry.prev;
+  }
+
+  /** The transaction was committed. */
+  written(): void {
+    for (const entry of this.#waiting) {
+      const { episode, row } = entry;
+      if (episode.gone) continue;
+      entry.stored = true;
+      if (!this.#firsts.has(episode.row)) this.#firsts.set(episode.row, row);
+      this.#nextRow = Math.max(this.#nextRow, row + 1);
+    }
+    this.#cutTo = Math.max(this.#cutTo, this.#cutting);
+    this.#waiting = [];
+  }
+
+  /** Its rows go when all that began before it are over, too. */
+  drop(episodeRow: number): void {
+    this.#firsts.delete(episodeRow);
+  }
+
+  #push(episode: EpisodeRecord, at: number, kind: AuditKind, data: AuditData, admit: AdmitNote | undefined): Waiting {
+    const tail = episode.audit;
+    const entry = { episode, admit, stored: false, row: 0, prev: tail.row, seq: ++tail.seq, at, kind, data };
+    this.#waiting.push(entry);
+    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift();
+    return entry;
+  }
+}
