@@ -71,6 +71,16 @@ export interface EpisodeEventObject {
   [field: string]: string | number | null;
 }
 
+/** `GET /v1/episodes/{id}/audit`: one line of the journal; what else it has depends on `event`. */
+export interface AuditObject {
+  event: "start" | "admit" | "settle" | "deny" | "rebind" | "extend" | "expire" | "end";
+  /** Ascending: `?after=SEQ` goes on behind it. */
+  seq: number;
+  episode_id: string;
+  at: string;
+  [field: string]: string | number | boolean;
+}
+
 export interface SessionObject {
   object: "session";
   id: string;

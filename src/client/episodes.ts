@@ -1,4 +1,5 @@
 import type {
+  AuditObject,
   EpisodeCreate,
   EpisodeEventObject,
   EpisodeObject,
@@ -93,6 +94,17 @@ export class Episodes {
         throw new LLMPoolClientError("connection_error", `the events of episode ${id} end again and again`);
       }
       await this.#http.sleep(this.#http.backoffMs(failures), options.signal);
+    }
+  }
+
+  /** The journal of the episode, as far as it has come: what was admitted, settled, denied, moved and extended, and how it ended. */
+  async *audit(id: string, options: Options & { after?: number } = {}): AsyncGenerator<AuditObject> {
+    for (let { after = 0 } = options; ; ) {
+      const { body } = await this.#http.json<List<AuditObject>>(`${path(id)}/audit?after=${after}`, options);
+      yield* body.data;
+      const last = body.data.at(-1);
+      if (!last) return;
+      after = last.seq;
     }
   }
 

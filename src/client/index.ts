@@ -4,6 +4,7 @@ export { hashAgent } from "../api/agent-hash.ts";
 export type { ChatMessage } from "../api/backend.ts";
 export type { ErrorCode } from "../api/errors.ts";
 export type {
+  AuditObject,
   EpisodeCreate,
   EpisodeEventObject,
   EpisodeObject,

@@ -1,4 +1,4 @@
-import type { EndReason } from "../api/http.ts";
+import type { AuditObject, EndReason } from "../api/http.ts";
 import type { AdmitRequest, BudgetView, EpisodeEvent } from "./store.ts";
 
 /**
@@ -14,8 +14,7 @@ export interface AuditEntry {
   data: AuditData;
 }
 
-export const AUDIT_KINDS = ["start", "admit", "settle", "deny", "rebind", "extend", "expire", "end"] as const;
-export type AuditKind = (typeof AUDIT_KINDS)[number];
+export type AuditKind = AuditObject["event"];
 export type AuditData = Record<string, string | number | boolean>;
 
 /** Entries kept per episode: the latest. */

@@ -1,6 +1,14 @@
 import express, { type ErrorRequestHandler, type Express, type Request, type Response } from "express";
 import type { z } from "zod";
-import { EpisodeCreate, Id, type InstanceObject, type List, ProgressReport, type SessionObject } from "../api/http.ts";
+import {
+  type AuditObject,
+  EpisodeCreate,
+  Id,
+  type InstanceObject,
+  type List,
+  ProgressReport,
+  type SessionObject,
+} from "../api/http.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
 import type { Binding, Episode, StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -9,7 +17,7 @@ import type { Logger } from "../lib/logger.ts";
 import { type Authenticate, type Caller, requireScope, type Scope } from "./auth.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { check, parseObject, readBody } from "./request.ts";
-import { episodeObject, sessionObject } from "./views.ts";
+import { auditObject, episodeObject, sessionObject } from "./views.ts";
 
 export interface ControlDeps {
   plan: () => PoolPlan;
@@ -167,11 +175,17 @@ function episodes(app: Express, deps: ControlDeps, guard: Guard): void {
     .route("/v1/episodes/:id/events")
     .get(
       guard("read", async (req, res, { tenant }) => {
-        const last = req.get("last-event-id") ?? "0";
-        if (!/^\d{1,15}$/.test(last)) {
-          throw new LLMPoolError("invalid_request", "Last-Event-ID must be a whole number", { param: "last-event-id" });
-        }
-        await watch.stream(tenant, idOf(req), Number(last), res);
+        await watch.stream(tenant, idOf(req), numberOf("last-event-id", req.get("last-event-id")), res);
+      }),
+    )
+    .all(only("GET"));
+  app
+    .route("/v1/episodes/:id/audit")
+    .get(
+      guard("read", async (req, res, { tenant }) => {
+        const { id } = await find(tenant, idOf(req));
+        const entries = await store.audit(tenant, id, numberOf("after", req.query.after));
+        res.json(list<AuditObject>(entries.map((entry) => auditObject(id, entry))));
       }),
     )
     .all(only("GET"));
@@ -210,6 +224,13 @@ function idOf(req: Request): string {
   if (!parsed.success)
     throw new LLMPoolError("invalid_request", `id ${parsed.error.issues[0]?.message}`, { param: "id" });
   return parsed.data;
+}
+
+/** A place in an order, which begins at 1; 0 when none is given. */
+function numberOf(param: string, text: unknown): number {
+  if (text === undefined) return 0;
+  if (typeof text === "string" && /^\d{1,15}$/.test(text)) return Number(text);
+  throw new LLMPoolError("invalid_request", `${param} must be a whole number`, { param });
 }
 
 /** Served models and, besides, the roles: what an SDK may put into `model`. */

@@ -101,7 +101,10 @@ export class Inference {
       minimum,
       clamp: identity.clampBudget,
     };
-    if (episodeId !== undefined) ask.episode = { id: episodeId, settings: episodeSettings(plan) };
+    if (episodeId !== undefined) {
+      ask.episode = { id: episodeId, settings: episodeSettings(plan) };
+      ask.role = ownerOf(identity);
+    }
     if (session) {
       ask.session = { ...session.binding, instance: chosen.id };
       if (session.bound !== undefined) ask.session.boundTo = session.bound;

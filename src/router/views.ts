@@ -1,4 +1,5 @@
-import type { EpisodeEventObject, EpisodeObject, SessionObject } from "../api/http.ts";
+import type { AuditObject, EpisodeEventObject, EpisodeObject, SessionObject } from "../api/http.ts";
+import type { AuditEntry } from "../core/audit.ts";
 import type { Binding, Episode, EpisodeEvent } from "../core/store.ts";
 
 /** Store records as the bodies that callers see. `wallNow` is Unix time in milliseconds. */
@@ -25,6 +26,10 @@ export function episodeObject(episode: Episode, sessions: string[], wallNow: num
 
 export function eventObject(episodeId: string, event: EpisodeEvent): EpisodeEventObject {
   return { event: event.kind, episode_id: episodeId, at: instant(event.at), ...event.data };
+}
+
+export function auditObject(episodeId: string, { seq, at, kind, data }: AuditEntry): AuditObject {
+  return { event: kind, seq, episode_id: episodeId, at: instant(at), ...data };
 }
 
 /** The heartbeat: the same object as a log line and as an SSE event. */

@@ -1,10 +1,13 @@
 import { type Command, Option } from "commander";
-import type { EpisodeEventObject, EpisodeObject } from "../../client/index.ts";
+import type { AuditObject, EpisodeEventObject, EpisodeObject } from "../../client/index.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type Connection, type ConnectionFlags, connect, withConnection } from "../connection.ts";
+import { episodeStory } from "../episode-story.ts";
 import type { CliIo } from "../io.ts";
-import { format, type Output, outputFormat } from "../output.ts";
+import { format, OUTPUTS, type Output } from "../output.ts";
 import { type Column, durationText, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
+
+const SHOW_HELP = "yaml or json: the episode as it is now; jsonl: its journal, an object a line";
 
 /** `llmpool episodes`: bounded tasks, their deadlines and budgets. */
 export function registerEpisodes(program: Command, io: CliIo, clock: Clock = systemClock): void {
@@ -19,12 +22,21 @@ export function registerEpisodes(program: Command, io: CliIo, clock: Clock = sys
       io.stdout(printList(rows, columns(clock.wall()), output, (row) => row.id));
     });
 
-  withConnection(episodes.command("show").description("show one episode"))
+  withConnection(episodes.command("show").description("tell what became of an episode, from its journal"))
     .argument("<id>", "episode id")
-    .option("-o, --output <format>", "yaml or json", outputFormat, "yaml")
-    .action(async (id: string, { output, ...flags }: ConnectionFlags & { output: Output }) => {
-      const { client } = connect(flags, io);
-      io.stdout(format(await client.episodes.get(id, { signal: io.signal }), output));
+    .addOption(new Option("-o, --output <format>", SHOW_HELP).choices([...OUTPUTS, "jsonl"]))
+    .action(async (id: string, { output, ...flags }: ConnectionFlags & { output?: Output | "jsonl" }) => {
+      const { episodes } = connect(flags, io).client;
+      const { signal } = io;
+      if (output === "jsonl") {
+        for await (const entry of episodes.audit(id, { signal })) io.stdout(`${JSON.stringify(entry)}\n`);
+        return;
+      }
+      const episode = await episodes.get(id, { signal });
+      if (output) return io.stdout(format(episode, output));
+      const entries: AuditObject[] = [];
+      for await (const entry of episodes.audit(id, { signal })) entries.push(entry);
+      io.stdout(episodeStory(episode, entries));
     });
 
   withConnection(episodes.command("events").description("follow an episode's events until it ends"))

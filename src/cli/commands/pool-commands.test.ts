@@ -163,6 +163,53 @@ describe("episodes", () => {
     expect(web.seen.map(({ method }) => method)).toEqual(["GET", "POST", "DELETE"]);
   });
 
+  test("tells the story of one from its journal, page by page, and gives programs its lines", async () => {
+    const start = Date.parse(episode.started_at);
+    const at = (ms: number) => ({ episode_id: "ep1", at: new Date(start + ms).toISOString() });
+    const of = { request: "req_0123456789", instance: "0", reserved: 30 };
+    const budget = { scope: "episode", id: "ep1", limit: 100, spent: 75, reserved: 0 };
+    const pages = [
+      [
+        { event: "start", seq: 1, ...at(0), timeout_s: 1800, max_timeout_s: 3600, budget_tokens: 100 },
+        { event: "admit", seq: 2, ...at(1200), ...of, role: "planner", session: "s1" },
+        { event: "rebind", seq: 3, ...at(2000), request: of.request, from: "0", to: "1", session: "s1" },
+        { event: "settle", seq: 4, ...at(3000), ...of, used: 25, prompt: 20, completion: 5, cached: 10 },
+      ],
+      [
+        { event: "deny", seq: 5, ...at(4000), ...budget, asked: 30, role: "coder", count: 3 },
+        { event: "extend", seq: 6, ...at(300_000), extensions: 1, time_remaining_s: 130, cause: "patch" },
+        { event: "admit", seq: 7, ...at(310_000), ...of, request: "req_b" },
+        { event: "settle", seq: 8, ...at(311_000), ...of, request: "req_b", used: 0 },
+        { event: "expire", seq: 9, ...at(500_000), reason: "deadline", tokens_used: 25 },
+      ],
+    ];
+    web.on("/v1/episodes/ep1", json(episode));
+    for (const [after, page] of [
+      [0, pages[0]],
+      [4, pages[1]],
+      [9, []],
+    ] as const) {
+      web.on(`/v1/episodes/ep1/audit?after=${after}`, list([...(page ?? [])]));
+    }
+    expect((await cli(["episodes", "show", "ep1"], world)).out.split("\n")).toEqual([
+      `episode ep1, begun ${episode.started_at}: 20m left; 10 of 100 tokens used, 5 reserved`,
+      "  +0.0s   began: 30m, with progress up to 1h, 100 tokens",
+      "  +1.2s   planner admitted to instance 0, session s1: 30 tokens reserved [req_01234567]",
+      "  +2.0s   planner moved from instance 0 to 1, session s1 [req_01234567]",
+      "  +3.0s   planner used 25 of 30 tokens (prompt 20, of it cached 10, completion 5) [req_01234567]",
+      "  +4.0s   coder denied 3 times: 30 tokens asked; episode budget ep1: 100, spent 75, reserved 0",
+      "  +5m     extended by patch, 2m10s left (1)",
+      "  +5m10s  a request admitted to instance 0: 30 tokens reserved [req_b]",
+      "  +5m11s  a request used nothing of 30 tokens [req_b]",
+      "  +8m20s  expired (deadline): 25 tokens used",
+      "",
+    ]);
+    const { out } = await cli(["episodes", "show", "ep1", "-o", "jsonl"], world);
+    const lines = out.trimEnd().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toEqual(pages.flat());
+    expect((await cli(["episodes", "show", "ep1", "-o", "name"], world)).code).toBe(2);
+  });
+
   test("follows events until the end", async () => {
     const events = [
       { event: "patch", episode_id: "ep1", at: "2026-01-01T00:00:00.000Z", tokens: 3 },
