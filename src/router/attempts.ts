@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type { Usage } from "../api/backend.ts";
 import { DEFAULT_QUEUE_LIMIT, INSTANCE_HEADERS } from "../api/instance.ts";
 import type { StateStore } from "../core/store.ts";
@@ -12,6 +11,7 @@ import type { RouterMetrics } from "./metrics.ts";
 import type { Reaper } from "./reaper.ts";
 import { type Outcome, Relay } from "./relay.ts";
 import { ROUTES } from "./request.ts";
+import type { RequestIds } from "./request-ids.ts";
 import type { Seat, Seats } from "./seats.ts";
 import type { Upstreams } from "./upstream.ts";
 
@@ -23,6 +23,7 @@ export interface AttemptsDeps {
   seats: Seats;
   upstreams: Upstreams;
   live: LiveCalls<Call>;
+  ids: RequestIds;
   reaper: Reaper;
   metrics: RouterMetrics;
   clock: Clock;
@@ -215,7 +216,7 @@ export class Attempts {
 
   /** Reserves once more for the next attempt; throws `error` when there is no room for that. */
   async #renew(call: Call, job: Job, error: LLMPoolError): Promise<void> {
-    const requestId = `req_${randomUUID()}`;
+    const requestId = this.#deps.ids.next();
     const instance = job.instance.id;
     // The session is bound by now.
     const { session: _, ...ask } = job.ask;

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
 import { flowOf } from "../core/queue.ts";
@@ -12,10 +11,11 @@ import { Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { type Identity, identify, ownerOf, sessionKey } from "./identify.ts";
 import { parseRequest, type Route, readBody, withSystemPrompt } from "./request.ts";
+import { RequestIds } from "./request-ids.ts";
 
 const CLIENT_REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
-export interface InferenceDeps extends Omit<AttemptsDeps, "later"> {
+export interface InferenceDeps extends Omit<AttemptsDeps, "later" | "ids"> {
   plan: () => PoolPlan;
   authenticate: () => Authenticate;
   watch: EpisodeWatch;
@@ -25,12 +25,13 @@ export interface InferenceDeps extends Omit<AttemptsDeps, "later"> {
 export class Inference {
   readonly #deps: InferenceDeps;
   readonly #attempts: Attempts;
+  readonly #ids = new RequestIds();
   #running = 0;
   #whenIdle: PromiseWithResolvers<void> | undefined;
 
   constructor(deps: InferenceDeps) {
     this.#deps = deps;
-    this.#attempts = new Attempts({ ...deps, later: (work) => this.#later(work) });
+    this.#attempts = new Attempts({ ...deps, ids: this.#ids, later: (work) => this.#later(work) });
   }
 
   handle(req: IncomingMessage, res: ServerResponse, route: Route): void {
@@ -46,7 +47,7 @@ export class Inference {
 
   async #run(req: IncomingMessage, res: ServerResponse, route: Route): Promise<void> {
     const { clock, metrics, log } = this.#deps;
-    const id = `req_${randomUUID()}`;
+    const id = this.#ids.next();
     const asked = req.headers["x-request-id"];
     const answer = new Answer(res, typeof asked === "string" && CLIENT_REQUEST_ID.test(asked) ? asked : id);
     const call = new Call(id, route, answer, clock.now());

@@ -8,6 +8,7 @@ import { type BindingRecord, newRow } from "./records.ts";
 export const MOST_BINDINGS = 100_000;
 /** How far behind the tables may be with the last use of a session, in milliseconds: a turn of a known session writes nothing. */
 const USE_STEP_MS = 60_000;
+const NOTHING_NEW = { durable: false, undo: () => {} };
 /** How exactly the order of use is kept, in milliseconds. */
 const ORDER_MS = 1_000;
 /** Least time between two looks for sessions that are over, in milliseconds. */
@@ -63,6 +64,11 @@ export class Bindings {
     const { clock, journal, commits } = this.#deps;
     const { tenant, key, id, role, episodeId } = session;
     const lastUsedAt = clock.wall();
+    const known = this.#byKey.get(key);
+    if (known && known.value.instance === instance && known.value.episodeId === episodeId) {
+      this.#used(known, lastUsedAt);
+      return NOTHING_NEW;
+    }
     const value: Binding = {
       tenant,
       key,
@@ -72,7 +78,6 @@ export class Bindings {
       ...(episodeId !== undefined && { episodeId }),
       lastUsedAt,
     };
-    const known = this.#byKey.get(session.key);
     if (!known) {
       const record: BindingRecord = { ...newRow(this.#nextRow++), value, usedAt: clock.now(), storedUse: 0 };
       if (this.#byKey.size >= this.#deps.most) this.#dropFirst();
@@ -82,23 +87,33 @@ export class Bindings {
     }
     const before = known.value;
     known.value = value;
-    const now = clock.now();
-    if (now - known.usedAt >= ORDER_MS) {
-      known.usedAt = now;
-      this.#byKey.delete(session.key);
-      this.#byKey.set(session.key, known);
-    }
-    const durable = before.instance !== value.instance || before.episodeId !== value.episodeId;
-    if (durable || value.lastUsedAt - known.storedUse > USE_STEP_MS) {
-      journal.bindings.mark(known);
-      commits.later();
-    }
+    this.#toEnd(known);
+    journal.bindings.mark(known);
+    commits.later();
     return {
-      durable,
+      durable: true,
       undo: () => {
         known.value = before;
       },
     };
+  }
+
+  /** Its order and instant are kept by the second: a session's turns come faster than anybody forgets it. */
+  #used(record: BindingRecord, lastUsedAt: number): void {
+    const { clock, journal, commits } = this.#deps;
+    if (clock.now() - record.usedAt < ORDER_MS) return;
+    record.value = { ...record.value, lastUsedAt };
+    this.#toEnd(record);
+    if (lastUsedAt - record.storedUse <= USE_STEP_MS) return;
+    journal.bindings.mark(record);
+    commits.later();
+  }
+
+  #toEnd(record: BindingRecord): void {
+    const { key } = record.value;
+    record.usedAt = this.#deps.clock.now();
+    this.#byKey.delete(key);
+    this.#byKey.set(key, record);
   }
 
   /** Takes in one that the tables had; the least recently used first. */

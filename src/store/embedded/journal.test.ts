@@ -63,6 +63,21 @@ describe("a commit", () => {
     expect(journal.isDirty).toBe(false);
   });
 
+  test("takes out exactly the rows that are gone", () => {
+    const { journal, rows } = setup();
+    const all = Array.from({ length: 12 }, (_, i) => reservation(i + 1));
+    for (const record of all) journal.reservations.mark(record);
+    journal.commit();
+    for (const row of [12, 3, 1, 2, 7, 9, 8]) {
+      const record = all[row - 1];
+      if (!record) continue;
+      record.gone = true;
+      journal.reservations.mark(record);
+    }
+    journal.commit();
+    expect(rows()).toEqual(["r4", "r5", "r6", "r10", "r11"]);
+  });
+
   test("that fails in the middle writes nothing, and the next one writes all of it", () => {
     const { journal, rows } = setup();
     const [good, bad] = [reservation(1), reservation(2, 0.5)];

@@ -14,7 +14,7 @@ export class Table<R extends Row> {
   /** `values` are all columns but the first, which is `row`. */
   constructor(db: DatabaseSync, name: string, columns: number, values: (record: R) => SQLInputValue[]) {
     this.#replace = db.prepare(`INSERT OR REPLACE INTO ${name} VALUES (?${", ?".repeat(columns)})`);
-    this.#delete = db.prepare(`DELETE FROM ${name} WHERE row = ?`);
+    this.#delete = db.prepare(`DELETE FROM ${name} WHERE row BETWEEN ? AND ?`);
     this.#values = values;
   }
 
@@ -36,9 +36,22 @@ export class Table<R extends Row> {
   /** Brings in all changes, the new records too; nothing is forgotten before `written`. */
   write(): void {
     this.insert();
+    const gone: number[] = [];
     for (const record of this.#changed) {
-      if (record.gone) this.#delete.run(record.row);
+      if (record.gone) gone.push(record.row);
       else this.#replace.run(record.row, ...this.#values(record));
+    }
+    this.#deleteAll(gone);
+  }
+
+  /** What came one after another mostly goes so, too: a statement for each run of rows. */
+  #deleteAll(rows: number[]): void {
+    rows.sort((a, b) => a - b);
+    let [first] = rows;
+    for (const [i, row] of rows.entries()) {
+      if (first === undefined || rows[i + 1] === row + 1) continue;
+      this.#delete.run(first, row);
+      first = rows[i + 1];
     }
   }
 
