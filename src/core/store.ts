@@ -58,7 +58,7 @@ export interface StateStore {
    * The request goes to another instance than the one it was admitted for: after a crash that one must be asked what it cost, and its
    * session, if it has one, lives there from now on. Before the dispatch; durable when it resolves.
    */
-  rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void>;
+  rebind(requestId: string, to: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void>;
   /** How many sessions are bound to each instance, over all tenants. */
   sessionCounts(): Promise<Map<string, number>>;
   dropBinding(tenant: string, sessionKey: string): Promise<boolean>;
@@ -68,15 +68,20 @@ export interface StateStore {
   close(): Promise<void>;
 }
 
-export interface AdmitRequest {
+/** Where a request is to run, for recovery. */
+export interface Placement {
+  instance: string;
+  /** Which process that is now, where it is known: another one's word proves nothing. */
+  boot?: string;
+}
+
+export interface AdmitRequest extends Placement {
   /** Made by the router for one run, never the caller's: two runs with one id would share one reservation. */
   requestId: string;
   tenant: string;
   episode?: EpisodeStart & { id: string };
   /** `boundTo`: where the router knows it to live; absent when it knows of none. */
   session?: Omit<Binding, "lastUsedAt"> & { boundTo?: string };
-  /** The instance that will serve it, for recovery. */
-  instance: string;
   /** Of the caller, for the journal. */
   role?: string;
   claims: BudgetClaim[];
@@ -123,6 +128,8 @@ export interface Reservation {
   instance: string;
   tokens: number;
   episodeId?: string;
+  /** As it was given, if this home of the store keeps it. */
+  boot?: string;
   /** Milliseconds since its admission, by the store's clock: the routers' own may differ from it, and from each other. */
   ageMs: number;
 }

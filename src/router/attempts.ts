@@ -138,7 +138,11 @@ export class Attempts {
     served.queueMs = Math.round(call.waitedMs);
     try {
       if (served.instance !== job.placed) {
-        await store.rebind(call.id, served.instance, binding && { ...binding, instance: served.instance });
+        await store.rebind(
+          call.id,
+          seats.placement(served.instance),
+          binding && { ...binding, instance: served.instance },
+        );
         job.placed = served.instance;
       }
       if (!store.holds(call.id)) throw lapsedError();
@@ -219,8 +223,9 @@ export class Attempts {
     const requestId = this.#deps.ids.next();
     const instance = job.instance.id;
     // The session is bound by now.
-    const { session: _, ...ask } = job.ask;
-    const admission = await this.#deps.store.admit({ ...ask, requestId, instance });
+    const { session: _, boot: __, ...ask } = job.ask;
+    const { store, seats } = this.#deps;
+    const admission = await store.admit({ ...ask, requestId, ...seats.placement(instance) });
     if (!admission.ok) throw error;
     call.id = requestId;
     job.placed = instance;

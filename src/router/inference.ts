@@ -96,7 +96,7 @@ export class Inference {
     const ask: AdmitRequest = {
       requestId: call.id,
       tenant: caller.tenant,
-      instance: chosen.id,
+      ...seats.placement(chosen.id),
       claims: claimsOf(plan, caller, identity),
       worstCase: worst,
       minimum,
@@ -177,7 +177,8 @@ export class Inference {
       const asked = identity.instance?.id;
       if (bound !== undefined && asked !== undefined) throw elsewhereError(binding.id, bound, asked);
       const instance = seats.choose(identity, bound);
-      if (instance.id !== bound) await store.rebind(call.id, instance.id, { ...binding, instance: instance.id });
+      if (instance.id !== bound)
+        await store.rebind(call.id, seats.placement(instance.id), { ...binding, instance: instance.id });
       return instance;
     } catch (error) {
       await store.settle(call.id, null).catch(() => {}); // the store keeps it, and brings it when it can

@@ -60,7 +60,7 @@ async function start(): Promise<Reaper> {
 test("what an instance never saw costs nothing, if it was there all the time; by the store's clock, whatever this one shows", async () => {
   clock.stepWall(-3_600_000);
   abandoned = [left("younger", "0", 5_000), left("older", "0", 20_000)];
-  says.set("0", { unknownSinceMs: 10_000 });
+  says.set("0", { unknownSinceMs: 10_000, boot: "b" });
   await start();
   expect([...spent]).toEqual([
     ["younger", 0],
@@ -68,9 +68,22 @@ test("what an instance never saw costs nothing, if it was there all the time; by
   ]);
 });
 
+test("only the process that a reservation was for can say that it never saw it, whatever the store's clock shows", async () => {
+  abandoned = [
+    { ...left("same", "0", 86_000), boot: "b" },
+    { ...left("other", "0", -86_000), boot: "a" },
+  ];
+  says.set("0", { unknownSinceMs: 10_000, boot: "b" });
+  await start();
+  expect([...spent]).toEqual([
+    ["same", 0],
+    ["other", 100],
+  ]);
+});
+
 test("what an instance has had time to forget costs all of it", async () => {
   abandoned = [left("a", "0", 600_001)];
-  says.set("0", { unknownSinceMs: 86_400_000 });
+  says.set("0", { unknownSinceMs: 86_400_000, boot: "b" });
   await start();
   expect(spent.get("a")).toBe(100);
 });

@@ -26,6 +26,8 @@ export interface ReaperDeps {
 export interface Unproved {
   requestId: string;
   instance: string;
+  /** The process that it was for. Absent: one that was there at `since`. */
+  boot?: string;
   /** The reservation. */
   tokens: number;
   /** On the clock's scale, in milliseconds: not later than the instant when it may have reached the instance. */
@@ -82,8 +84,9 @@ export class Reaper {
   async #abandoned(): Promise<Unproved[]> {
     const { store, clock } = this.#deps;
     const listedAt = clock.now();
-    return (await store.abandonedReservations()).map(({ requestId, instance, tokens, ageMs }) => ({
+    return (await store.abandonedReservations()).map(({ requestId, instance, tokens, boot, ageMs }) => ({
       ...{ requestId, instance, tokens, since: listedAt - ageMs },
+      ...(boot !== undefined && { boot }),
       settle: (usage) => store.settle(requestId, usage),
     }));
   }
@@ -109,7 +112,7 @@ export class Reaper {
   /** False: ask again later. */
   async #isSettled(one: Unproved, waitSeconds: number): Promise<boolean> {
     const { source, upstreams, clock, log } = this.#deps;
-    const { requestId, instance, since, settle } = one;
+    const { requestId, instance, boot, since, settle } = one;
     const endpoint = source.list().find(({ id, url }) => id === instance && url !== "");
     try {
       if (endpoint) {
@@ -117,8 +120,11 @@ export class Reaper {
         if (record === "running") return false;
         const ageMs = clock.now() - since;
         if ("usage" in record) await settle(record.usage);
-        else if (ageMs < record.unknownSinceMs && ageMs < USAGE_KEPT_MS) await settle(null);
-        else await this.#chargeAll(one);
+        else {
+          const isTheSame = boot === undefined ? ageMs < record.unknownSinceMs : boot === record.boot;
+          if (isTheSame && ageMs < USAGE_KEPT_MS) await settle(null);
+          else await this.#chargeAll(one);
+        }
         return true;
       }
     } catch (error) {

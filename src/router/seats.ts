@@ -12,7 +12,7 @@ import {
   type Ticket,
 } from "../core/queue.ts";
 import { Speed } from "../core/speed.ts";
-import type { StateStore } from "../core/store.ts";
+import type { Placement, StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Identity } from "./identify.ts";
@@ -129,6 +129,14 @@ export class Seats {
       });
     }
     return best.plan;
+  }
+
+  /** Where a request runs that is sent to the instance now. */
+  placement(instance: string): Placement {
+    const endpoint = this.#places.get(instance)?.endpoint;
+    // Before its first answer nobody knows which process it is.
+    if (!endpoint || endpoint.state === "Pending") return { instance };
+    return { instance, boot: endpoint.uid };
   }
 
   /** A new session was bound: until the next count from the store. */

@@ -42,7 +42,7 @@ export class Upstreams {
     endpoint: Endpoint,
     requestId: string,
     waitSeconds: number,
-  ): Promise<{ usage: Usage } | { unknownSinceMs: number } | "running"> {
+  ): Promise<{ usage: Usage } | { unknownSinceMs: number; boot: string } | "running"> {
     const answer = await this.#of(endpoint).request({
       method: "GET",
       path: `/internal/requests/${encodeURIComponent(requestId)}?wait_s=${waitSeconds}`,
@@ -50,8 +50,8 @@ export class Upstreams {
       signal: AbortSignal.timeout(waitSeconds * 1000 + ANSWER_MS),
     });
     if (answer.statusCode === 404) {
-      const { uptime_s } = (await answer.body.json()) as InstanceIdentity;
-      return { unknownSinceMs: uptime_s * 1000 };
+      const { uptime_s, boot } = (await answer.body.json()) as InstanceIdentity;
+      return { unknownSinceMs: uptime_s * 1000, boot };
     }
     const record = (await answer.body.json()) as RequestRecord;
     if (answer.statusCode !== 200) throw new Error(`record of ${requestId}: ${answer.statusCode}`);

@@ -440,7 +440,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         for (let i = 0; i < 3; i++) {
           expect((await store.admit(ask({ ...inEpisode("e", budget), worstCase: 151 + i }))).ok).toBe(false);
         }
-        await store.rebind(first.requestId, "1", { ...session, instance: "1" });
+        await store.rebind(first.requestId, { instance: "1" }, { ...session, instance: "1" });
         await home.advance(95_000);
         await store.settle(first.requestId, usage(20, 10, 5));
         const second = ask({
@@ -571,7 +571,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         const request = ask({ claims: [KEY], session: session("s") });
         await admit(request);
         await admit(ask({ session: session("r", "1") }));
-        await store.rebind(request.requestId, "2", session("s"));
+        await store.rebind(request.requestId, { instance: "2" }, session("s"));
         expect((await store.binding("t", "s"))?.instance).toBe("2");
         expect(await store.openReservations()).toMatchObject([{ instance: "2" }]);
         expect(await store.sessionCounts()).toEqual(

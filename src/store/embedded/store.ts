@@ -12,6 +12,7 @@ import type {
   Episode,
   EpisodeEvent,
   EpisodeStart,
+  Placement,
   Reservation,
   StateStore,
 } from "../../core/store.ts";
@@ -263,7 +264,7 @@ export class EmbeddedStore implements StateStore {
     return all.filter((binding) => binding.tenant === tenant);
   }
 
-  async rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
+  async rebind(requestId: string, { instance }: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
     this.#mustBeOpen();
     const { ledger, bindings, commits, clock, journal } = this.#parts;
     const reservation = ledger.find(requestId);

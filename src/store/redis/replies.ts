@@ -66,6 +66,7 @@ export interface ReservationReply {
   tokens: number;
   /** tenant/id of its episode. */
   who?: string;
+  boot?: string;
   ageMs: number;
 }
 
@@ -96,7 +97,15 @@ export function budgetOf({ scope, id, limit, spent, reserved, seconds, window, w
   return { scope, id, limit, spent, reserved, ...(resetSeconds !== undefined && { resetSeconds }) };
 }
 
-export function reservationOf({ id, tenant, instance, tokens, who, ageMs }: ReservationReply): Reservation {
+export function reservationOf({ id, tenant, instance, tokens, who, boot, ageMs }: ReservationReply): Reservation {
   const episodeId = who?.slice(tenant.length + 1);
-  return { requestId: id, tenant, instance, tokens, ...(episodeId !== undefined && { episodeId }), ageMs };
+  return {
+    requestId: id,
+    tenant,
+    instance,
+    tokens,
+    ...(episodeId !== undefined && { episodeId }),
+    ...(boot !== undefined && { boot }),
+    ageMs,
+  };
 }

@@ -10,6 +10,7 @@ import type {
   Episode,
   EpisodeEvent,
   EpisodeStart,
+  Placement,
   Reservation,
   StateStore,
 } from "../../core/store.ts";
@@ -250,10 +251,10 @@ export class RedisStore implements StateStore {
     return listOf((await this.#parts.link.call<{ list: LuaList<Binding> }>("bindings", { tenant })).list);
   }
 
-  async rebind(requestId: string, instance: string, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
+  async rebind(requestId: string, to: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
     const { link, known } = this.#parts;
-    const moved = session && { ...session, instance };
-    const { binding } = await link.call<{ binding?: Binding }>("rebind", { id: requestId, instance, session: moved });
+    const moved = session && { ...session, instance: to.instance };
+    const { binding } = await link.call<{ binding?: Binding }>("rebind", { id: requestId, ...to, session: moved });
     if (binding) known.set(binding);
   }
 

@@ -89,3 +89,11 @@ local function disownAll(router, keep)
   end
 end
 `;
+
+/** The reservation goes on to another instance. */
+export const PLACE = `
+local function place(id)
+  call('HSET', P .. 'r:' .. id, 'instance', A.instance)
+  if A.boot then call('HSET', P .. 'r:' .. id, 'boot', A.boot) else call('HDEL', P .. 'r:' .. id, 'boot') end
+end
+`;

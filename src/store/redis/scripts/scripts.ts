@@ -6,7 +6,7 @@ import { auditLua } from "./audit.ts";
 import { bindingsLua } from "./bindings.ts";
 import { COMMON } from "./common.ts";
 import { episodesLua } from "./episodes.ts";
-import { LEDGER } from "./ledger.ts";
+import { LEDGER, PLACE } from "./ledger.ts";
 
 /** Events of one episode that can be read again. */
 const EVENTS_KEPT = 256;
@@ -42,11 +42,12 @@ export const SCRIPTS = {
     EPISODES,
     LEDGER,
     BINDINGS,
+    PLACE,
     `
 local known = hgetall(P .. 'r:' .. A.id)
 if known then
   if known.tenant ~= A.tenant then return redis.error_reply('-IN_USE another caller has it') end
-  if known.instance ~= A.instance then call('HSET', P .. 'r:' .. A.id, 'instance', A.instance) end
+  if known.instance ~= A.instance then place(A.id) end
   local e = episodeOf(known)
   local limits = limitsOf(A.claims, A.tenant, e)
   return cjson.encode({ reserved = tonumber(known.tokens), instance = A.instance, budgets = budgetViews(limits), episode = e and view(e), hold = known })
@@ -67,7 +68,7 @@ if e and not found and not makeRoom() then return redis.error_reply('-FULL too m
 local bound = A.session and bind(A.session)
 local instance = bound and bound.instance or A.instance
 if e and not found then add(e) end
-local r = #limits > 0 and { tenant = A.tenant, instance = instance, tokens = tokens, router = A.router } or nil
+local r = #limits > 0 and { tenant = A.tenant, instance = instance, boot = instance == A.instance and A.boot or nil, tokens = tokens, router = A.router } or nil
 if r then hold(limits, A.id, r, e) end
 if e then
   e.running = e.running + 1
@@ -186,7 +187,7 @@ local list = {}
 local function of(router)
   for _, id in ipairs(call('ZRANGE', P .. 'open:' .. router, 0, -1)) do
     local r = hgetall(P .. 'r:' .. id)
-    list[#list + 1] = { id = id, tenant = r.tenant, instance = r.instance, tokens = tonumber(r.tokens), who = r.who, ageMs = wall - tonumber(r.at), order = tonumber(r.order) }
+    list[#list + 1] = { id = id, tenant = r.tenant, instance = r.instance, tokens = tonumber(r.tokens), who = r.who, boot = r.boot, ageMs = wall - tonumber(r.at), order = tonumber(r.order) }
   end
 end
 of('')
@@ -209,10 +210,11 @@ return cjson.encode({ list = list })
   rebind: script(
     AUDIT,
     BINDINGS,
+    PLACE,
     `
 local r = hgetall(P .. 'r:' .. A.id)
 if r then
-  call('HSET', P .. 'r:' .. A.id, 'instance', A.instance)
+  place(A.id)
   if r.who and r.instance ~= A.instance and call('HGET', P .. 'e:' .. r.who, 'n') == r.n then
     audit(r.who, 'rebind', wall, { request = A.id, session = A.session and A.session.id, from = r.instance, to = A.instance })
   end
