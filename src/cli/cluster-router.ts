@@ -1,9 +1,9 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import { WatchedPool } from "../cluster/watched-pool.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
-import { type LocalSecrets, readSecretDir } from "../dev/definition.ts";
+import type { LocalSecrets } from "../dev/definition.ts";
+import { followSecrets, readSecretDirs } from "../dev/follow-secrets.ts";
 import { openStore } from "../dev/open-store.ts";
 import { findCluster } from "../kube/credentials.ts";
 import { systemClock } from "../lib/clock.ts";
@@ -26,9 +26,6 @@ export interface ClusterRouterFlags {
   secret: ReadonlyMap<string, string>;
 }
 
-/** How often mounted Secrets are read again, in milliseconds; a kubelet brings a change within a minute or two. */
-const SECRETS_MS = 10_000;
-
 /**
  * The router of a pool on a cluster. It follows the pool's spec and the pods of its instances, asks each instance itself whether it is ready, and
  * goes on with what it knew last while the API server is away.
@@ -38,8 +35,6 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
   const clock = systemClock;
   const credentials = await findCluster({ env: { ...io.env }, kubeconfig: flags.kubeconfig, context: flags.context });
   const token = (await readFile(resolve(io.cwd, flags.tokenFile), "utf8")).trim();
-  const readSecrets = (): LocalSecrets =>
-    Object.fromEntries([...flags.secret].map(([name, dir]) => [name, readSecretDir(name, dir)]));
 
   await using stack = new AsyncDisposableStack();
   const source = stack.use(new ProbedEndpoints(clock));
@@ -67,7 +62,7 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
     if (io.signal.aborted) return;
     throw error;
   }
-  let secrets = readSecrets();
+  let secrets = readSecretDirs(flags.secret);
   const store = await openStore(plan, secrets, resolve(io.cwd, flags.state), clock, log);
   stack.defer(() => store.close());
   const router = await startRouter({
@@ -98,19 +93,12 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
   onPlan = (next) => take("pool", next, secrets);
   // It may have changed while the store was opened.
   if (newest) onPlan(newest);
-  let cancel = () => {};
-  const followSecrets = () => {
-    cancel = clock.after(SECRETS_MS, () => {
-      try {
-        const next = readSecrets();
-        if (!isDeepStrictEqual(next, secrets)) take("secrets", plan, next);
-      } catch (error) {
-        log.warn("secrets cannot be read, the old ones count", { err: messageOf(error) });
-      }
-      followSecrets();
-    });
-  };
-  followSecrets();
-  stack.defer(() => cancel());
+  stack.defer(
+    followSecrets({
+      ...{ dirs: flags.secret, known: secrets, clock },
+      onChange: (next) => take("secrets", plan, next),
+      onProblem: (problem) => log.warn("secrets cannot be read, the old ones count", { err: problem }),
+    }),
+  );
   if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
 }

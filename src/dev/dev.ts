@@ -11,6 +11,7 @@ import { makeSupervisor } from "../supervisor/start.ts";
 import { type Definition, define } from "./definition.ts";
 import { devLogger } from "./dev-logger.ts";
 import { Edits } from "./edits.ts";
+import { followSecrets } from "./follow-secrets.ts";
 import { nextSteps } from "./hints.ts";
 import { liveView } from "./live-view.ts";
 import { LocalModels } from "./local-models.ts";
@@ -102,7 +103,17 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
   });
 
   const edits = new Edits({ understand, fetchModels, pool, view, signal: io.signal });
-  const stopWatching = watchFile(options.file, text, clock, (next) => edits.take(next));
+  const watches = [
+    watchFile(options.file, text, clock, (next) => edits.take(next)),
+    followSecrets({
+      ...{ dirs: options.secretDirs, known: secrets, clock },
+      onChange: (next) => edits.takeSecrets(next),
+      onProblem: (problem) => view.line(`${problem}; the pool goes on with what was read before`),
+    }),
+  ];
+  const stopWatching = () => {
+    for (const stop of watches) stop();
+  };
   stack.defer(stopWatching);
   await aborted(io.signal);
 

@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from "node:util";
 import { ManifestError, type Problem } from "../api/problem.ts";
 import { messageOf } from "../lib/errors.ts";
-import type { Definition } from "./definition.ts";
+import type { Definition, LocalSecrets } from "./definition.ts";
 import { describeChange } from "./plan-diff.ts";
 import type { RunningPool } from "./running-pool.ts";
 import type { View } from "./view.ts";
@@ -30,22 +31,47 @@ export class Edits {
     this.#queue = this.#queue.then(() => this.#try(text, signal));
   }
 
+  /** Folders of Secrets hold something else: that counts at once, whatever becomes of the file. */
+  takeSecrets(secrets: LocalSecrets): void {
+    const { pool, view } = this.#parts;
+    const { definition } = pool;
+    try {
+      const next = { ...definition, secrets: { ...definition.secrets, ...secrets } };
+      pool.become(next);
+      for (const line of changedSecrets(definition.secrets, next.secrets)) view.line(`edit: ${line}`);
+    } catch (error) {
+      view.line(`edit refused, the pool goes on as it was:\n${messageOf(error)}`);
+    }
+  }
+
   async #try(text: string, signal: AbortSignal): Promise<void> {
     const { understand, fetchModels, pool, view } = this.#parts;
     try {
       const next = understand(text);
       refuseWhatNeedsARestart(pool.definition, next);
-      const changes = describeChange(pool.definition.plan, next.plan);
+      const changes = [
+        ...describeChange(pool.definition.plan, next.plan),
+        ...changedSecrets(pool.definition.secrets, next.secrets),
+      ];
       for (const line of changes) view.line(`edit: ${line}`);
       await fetchModels(next, signal);
       signal.throwIfAborted();
-      pool.become(next);
+      // Folders of Secrets may have changed during the download.
+      pool.become({ ...next, secrets: understand(text).secrets });
       if (changes.length === 0) view.line("edit: nothing to do");
     } catch (error) {
       if (signal.aborted) return;
       view.line(`edit refused, the pool goes on as it was:\n${messageOf(error)}`);
     }
   }
+}
+
+/** Never what is in them. */
+function changedSecrets(before: LocalSecrets, after: LocalSecrets): string[] {
+  const names = new Set([...Object.keys(before), ...Object.keys(after)]);
+  return [...names]
+    .filter((name) => !isDeepStrictEqual(before[name], after[name]))
+    .map((name) => `Secret ${name}: changed`);
 }
 
 /** The name is in paths and the store is open: these stay for a process's life. */

@@ -49,6 +49,11 @@ test("lists every bad entry, without its content", () => {
   expect(() => makeAuthenticate(auth, {})).toThrow(/--secret keys=DIR/);
 });
 
+test("one key of two callers is refused, by their names", () => {
+  const same = secret({ a: { sha256: sha256("k") }, b: { sha256: sha256("k"), scopes: ["admin"] } });
+  expect(() => makeAuthenticate(auth, same)).toThrow(/"a" and "b" have the same key/);
+});
+
 test("without keys everybody is one tenant", () => {
   expect(makeAuthenticate({ mode: "None" }, {})(undefined).tenant).toBe("");
 });

@@ -67,7 +67,9 @@ function parseKeys(secretName: string, secret: Readonly<Record<string, Buffer>> 
   const problems: string[] = [];
   for (const [name, bytes] of Object.entries(secret)) {
     const entry = parseEntry(bytes);
+    const same = typeof entry === "string" ? undefined : callers.get(entry.sha256)?.tenant;
     if (typeof entry === "string") problems.push(`Secret "${secretName}", entry "${name}": ${entry}`);
+    else if (same !== undefined) problems.push(`Secret "${secretName}": "${same}" and "${name}" have the same key`);
     else callers.set(entry.sha256, callerOf(name, entry));
   }
   if (problems.length > 0) throw new Error(problems.join("\n"));

@@ -1,5 +1,5 @@
-import { randomInt } from "node:crypto";
-import { writeFile } from "node:fs/promises";
+import { createHash, randomInt } from "node:crypto";
+import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { dump } from "js-yaml";
 import { expect, onTestFinished, test } from "vitest";
@@ -99,6 +99,9 @@ test.skipIf(!linux)(
       signal: end.signal,
       setExitCode: () => {},
     };
+    const keys = await tempDir();
+    const sha256 = createHash("sha256").update("k1").digest("hex");
+    await writeFile(join(keys, "alice"), JSON.stringify({ sha256 }));
     const flags = {
       pool: "apex",
       kubeconfig: join(dir, "kubeconfig"),
@@ -106,7 +109,7 @@ test.skipIf(!linux)(
       host: "127.0.0.1",
       port: 0,
       state: "state",
-      secret: new Map(),
+      secret: new Map([["keys", keys]]),
     };
     const running = runClusterRouter(flags, io);
     onTestFinished(async () => {
@@ -119,11 +122,11 @@ test.skipIf(!linux)(
       const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };
       return data.map(({ id, state, pod }) => `${id} ${state} ${pod}`);
     };
-    const ask = async (role: string) => {
+    const ask = async (role: string, key = "") => {
       const body = JSON.stringify({ model: role, messages: [{ role: "user", content: "hi" }] });
       const answer = await fetch(`${url}/v1/chat/completions`, {
         method: "POST",
-        headers: { "content-type": "application/json" },
+        headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
         body,
       });
       await answer.text();
@@ -146,9 +149,17 @@ test.skipIf(!linux)(
     kube.store.merge("v1/pods", "default/apex-1", { metadata: { deletionTimestamp: "2026-01-01T00:00:00Z" } });
     await eventually("it drains", async () => (await rows()).includes("1 Draining apex-1"));
 
+    // Keys come with an edit of the pool, and go with an edit of the mounted Secret, which needs no API server.
+    const locked = { ...edited, router: { auth: { mode: "ApiKey", secretName: "keys" } } };
+    kube.store.merge(POOLS, "default/apex", { spec: locked, metadata: { generation: 3 } });
+    await eventually("a key is needed", async () => (await ask("planner")) === "401 null");
+    expect(await ask("planner", "k1")).toBe("200 0");
     await kube.close();
     kubeOpen = false;
-    expect(await ask("planner")).toBe("200 0");
-    expect(await rows()).toContain("0 Ready apex-0");
+    expect(await ask("planner", "k1")).toBe("200 0");
+    await rename(join(keys, "alice"), join(keys, ".alice"));
+    await eventually("the key opens nothing", async () => (await ask("planner", "k1")) === "401 null");
+    await rename(join(keys, ".alice"), join(keys, "alice"));
+    await eventually("it does again", async () => (await ask("planner", "k1")) === "200 0");
   },
 );

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { EpisodeObject } from "../../src/api/http.ts";
+import type { PoolPlan } from "../../src/core/plan/types.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { type Logger, silentLogger } from "../../src/lib/logger.ts";
 import type { Secrets } from "../../src/router/auth.ts";
@@ -62,9 +63,13 @@ export class Fronts implements AsyncDisposable {
     return fronts;
   }
 
+  get plan(): PoolPlan {
+    return poolPlan({ instances: this.instances.length, roles: [{ name: "planner" }], ...this.#options.spec });
+  }
+
   /** One more router. */
   async open(): Promise<Front> {
-    const { spec = {}, secrets = {}, log = silentLogger } = this.#options;
+    const { secrets = {}, log = silentLogger } = this.#options;
     const wire = this.#stack.use(await TcpProxy.start(this.server.port));
     const time = () => ({ now: Date.now() + this.ahead, wall: Date.now() + this.ahead });
     const common = { clock: systemClock, log };
@@ -78,7 +83,7 @@ export class Fronts implements AsyncDisposable {
     const source = new FakeSource(this.instances.map((i) => i.endpoint()));
     const router = this.#stack.use(
       await startRouter({
-        plan: poolPlan({ instances: this.instances.length, roles: [{ name: "planner" }], ...spec }),
+        plan: this.plan,
         ...{ secrets, store, source, token: "pool-token", host: "127.0.0.1", port: 0, ...common },
         writeLine: (line) => void lines.push(line),
       }),

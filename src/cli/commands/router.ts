@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
 import { define } from "../../dev/definition.ts";
+import { followSecrets } from "../../dev/follow-secrets.ts";
 import { openStore } from "../../dev/open-store.ts";
 import { watchFile } from "../../dev/watch-file.ts";
 import { systemClock } from "../../lib/clock.ts";
@@ -93,22 +94,31 @@ async function run(flags: RouterFlags & { file: string; endpoints: string }, io:
   stack.defer(() => router.close(plan.router.drainSeconds * 1000));
   io.stderr(`router of pool ${plan.pool} at ${router.url}\n`);
 
+  const take = (what: string, file: string, apply: () => void) => {
+    try {
+      apply();
+      log.info(`took the new ${what}`, { file });
+    } catch (error) {
+      log.error(`kept the old ${what}`, { file, err: messageOf(error) });
+    }
+  };
   const follow = (what: string, file: string, known: string, apply: (text: string) => void) =>
-    stack.defer(
-      watchFile(at(file), known, clock, (next) => {
-        try {
-          apply(next);
-          log.info(`took the new ${what}`, { file });
-        } catch (error) {
-          log.error(`kept the old ${what}`, { file, err: messageOf(error) });
-        }
-      }),
-    );
+    stack.defer(watchFile(at(file), known, clock, (next) => take(what, file, () => apply(next))));
+  let current = { plan, secrets };
+  const become = (next: typeof current) => {
+    router.update(next.plan, next.secrets);
+    current = next;
+  };
   follow("endpoints", flags.endpoints, endpointsText, (next) => source.set(parseEndpoints(flags.endpoints, next)));
-  follow("pool", flags.file, text, (next) => {
-    const changed = define(next, options);
-    router.update(changed.plan, changed.secrets);
-  });
+  follow("pool", flags.file, text, (next) => become(define(next, options)));
+  stack.defer(
+    followSecrets({
+      ...{ dirs: flags.secret, known: secrets, clock },
+      onChange: (next) =>
+        take("secrets", flags.file, () => become({ ...current, secrets: { ...current.secrets, ...next } })),
+      onProblem: (problem) => log.warn("secrets cannot be read, the old ones count", { err: problem }),
+    }),
+  );
   if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
 }
 
