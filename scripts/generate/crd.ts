@@ -11,11 +11,15 @@ const STANDARD = {
   metadata: { type: "object" },
 } satisfies Record<string, Schema>;
 
+/** Of a pool that no operator has looked at: older than any generation, so that who goes by kstatus (Helm, Flux, Argo CD) waits for one. */
+const UNSEEN = { observedGeneration: -1 };
+
 const READY = '.status.conditions[?(@.type=="Ready")]';
 
 /** The CustomResourceDefinition of LLMPool. */
 export function customResourceDefinition(): object {
   const { properties = {}, ...root } = structural(LLMPool);
+  const status = { ...properties.status, default: UNSEEN };
   return {
     apiVersion: "apiextensions.k8s.io/v1",
     kind: "CustomResourceDefinition",
@@ -36,7 +40,9 @@ export function customResourceDefinition(): object {
           name: VERSION,
           served: true,
           storage: true,
-          schema: { openAPIV3Schema: { ...root, required: ["spec"], properties: { ...properties, ...STANDARD } } },
+          schema: {
+            openAPIV3Schema: { ...root, required: ["spec"], properties: { ...properties, status, ...STANDARD } },
+          },
           subresources: {
             status: {},
             scale: {

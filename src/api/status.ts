@@ -34,7 +34,11 @@ export const InstanceStatus = z.strictObject({
 });
 
 export const LLMPoolStatus = z.strictObject({
-  observedGeneration: z.int().min(0).optional().describe("The spec's generation that this status speaks of."),
+  observedGeneration: z
+    .int()
+    .min(-1)
+    .optional()
+    .describe("The spec's generation that this status speaks of; -1: of none yet."),
   desiredInstances: count().optional().describe("Instances wanted, of the default variant."),
   instances: count().optional().describe("Instances that exist, of the default variant."),
   readyInstances: count().optional().describe("Instances that passed their warm-up, of the default variant."),
