@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Bench } from "../test/load/bench.ts";
 import { hangUp } from "../test/load/hang-up.ts";
+import { operator } from "../test/load/operator.ts";
 import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
 import { secondTurn } from "../test/load/second-turn.ts";
@@ -16,7 +17,7 @@ import { start } from "../test/load/start.ts";
 import { stream } from "../test/load/stream.ts";
 import { formatResult } from "../test/load/table.ts";
 
-const BENCHES: readonly Bench[] = [router, stream, secondTurn, roles, start, hangUp];
+const BENCHES: readonly Bench[] = [router, stream, secondTurn, roles, start, hangUp, operator];
 
 const { values: options, positionals: asked } = parseArgs({
   allowPositionals: true,

@@ -16,7 +16,7 @@ export interface BuiltImages {
 }
 
 /** Builds the images of these sources from the cluster's base, if anything of them changed, and brings them onto the real node. */
-export async function buildImages(cluster: TestCluster): Promise<BuiltImages> {
+export async function buildImages(cluster: Pick<TestCluster, "baseImage" | "buildImage">): Promise<BuiltImages> {
   const staged = await mkdtemp(join(tmpdir(), "llmpool-images-"));
   try {
     await stageImages(staged);
