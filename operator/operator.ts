@@ -7,10 +7,12 @@ import { EventRecorder } from "../src/kube/events.ts";
 import { Expectations } from "../src/kube/expectations.ts";
 import { acquireLease } from "../src/kube/lease.ts";
 import type { KubeMetrics } from "../src/kube/metrics.ts";
+import { keyOf } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import type { Logger } from "../src/lib/logger.ts";
 import { Caches } from "./caches.ts";
+import { Cards } from "./gpu/cards.ts";
 import { LLMPOOLS } from "./kinds.ts";
 import { followWhileThere, type OptionalKindDeps } from "./optional-kind.ts";
 import { httpProbeInstance } from "./probe.ts";
@@ -49,8 +51,9 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     const caches = stack.use(new Caches({ client, clock, random, log, metrics, namespace }));
     const expectations = new Expectations(clock);
     await followMonitors(stack, { client, caches, expectations, clock, log }, signal);
+    const cards = stack.use(new Cards({ client, clock, random, log, metrics }));
     caches.start();
-    await Promise.all(caches.all.map((cache) => cache.whenSynced(signal)));
+    await Promise.all([...caches.all.map((cache) => cache.whenSynced(signal)), cards.start(signal)]);
     onSynced();
     log.info("caches are complete", { pools: caches.pools.size, podMonitors: caches.knows(RESOURCES.podMonitors) });
 
@@ -83,6 +86,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
           settings: { images: options.images, operatorNamespace: ownNamespace },
           recorder,
           probe: httpProbeInstance,
+          cards,
           makeToken: () => randomBytes(32).toString("base64url"),
           clock,
         }),
@@ -93,6 +97,9 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
       }),
     );
     caches.onChange((key) => controller.queue.add(key));
+    cards.onChange(() => {
+      for (const pool of caches.pools.list()) controller.queue.add(keyOf(pool));
+    });
     controller.start();
     const ended = AbortSignal.any([signal, leadership.signal]);
     if (!ended.aborted) await new Promise((done) => ended.addEventListener("abort", done, { once: true }));

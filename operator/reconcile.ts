@@ -4,6 +4,7 @@ import { ANNOTATIONS, API_VERSION, KIND } from "../src/api/names.ts";
 import { validatePool } from "../src/api/validate.ts";
 import { planPool } from "../src/core/plan/plan.ts";
 import type { Reconcile } from "../src/kube/controller.ts";
+import { isStatus } from "../src/kube/errors.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
 import { type KubeObject, parseKey } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
@@ -11,6 +12,8 @@ import type { Clock } from "../src/lib/clock.ts";
 import { announce } from "./announce.ts";
 import { type ApplyDeps, applyObjects, type Owner, type Problem } from "./apply.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
+import type { Cards } from "./gpu/cards.ts";
+import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
 import { hold } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
 import { spentAt } from "./model-state.ts";
@@ -28,6 +31,7 @@ export interface ReconcileDeps extends ApplyDeps {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
   probe: ProbeInstance;
+  cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
   clock: Clock;
 }
@@ -45,7 +49,7 @@ type StoredPool = KubeObject & { status?: LLMPoolStatus };
 export function makeReconciler(deps: ReconcileDeps): Reconcile {
   const writtenAt = new Map<string, number>();
   return async (key, signal) => {
-    const { caches, expectations, clock } = deps;
+    const { caches, cards, expectations, clock } = deps;
     const stored = caches.pools.get(key) as StoredPool | undefined;
     if (!stored || stored.metadata.deletionTimestamp !== undefined) {
       // Owner references clean up.
@@ -66,7 +70,8 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     const plan = planPool(pool);
     const { problems, observed, loadAgainMs } = await bring(pool, plan, key, deps, signal);
     const { probed, askAgainMs } = await probePacked(observed, deps.probe, signal);
-    const next = statusOf({ pool, generation, plan, observed, problems, probed, before, now });
+    const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
+    const next = statusOf({ pool, generation, plan, observed, problems, probed, fits, before, now });
     const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal))) writtenAt.set(key, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);
@@ -85,6 +90,29 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
 function soonest(...waits: (number | undefined)[]): number | undefined {
   const known = waits.filter((ms) => ms !== undefined);
   return known.length > 0 ? Math.min(...known) : undefined;
+}
+
+/** Those that variants name and that are there. */
+async function claimTemplates(
+  { variants }: Observed,
+  key: string,
+  { client }: ReconcileDeps,
+  signal: AbortSignal,
+): Promise<Map<string, ClaimTemplate>> {
+  const { namespace } = parseKey(key);
+  const found = new Map<string, ClaimTemplate>();
+  for (const { rendered } of variants) {
+    const name = rendered.plan.gpu?.resourceClaimTemplateName;
+    if (name === undefined || found.has(name)) continue;
+    try {
+      const template = await client.find<ClaimTemplate>(RESOURCES.resourceClaimTemplates, { namespace, name }, signal);
+      if (template) found.set(name, template);
+    } catch (error) {
+      // Not ours to read: how many cards it asks for stays unknown.
+      if (!isStatus(error, 403)) throw error;
+    }
+  }
+  return found;
 }
 
 /** Everything that is written but the status. What it returns was seen before these writes. */

@@ -24,9 +24,17 @@ export const RIGHTS: readonly Rule[] = [
   // Single ones, by their name: never listed.
   rule(RESOURCES.secrets, ["get", "create"]),
   rule(RESOURCES.events, ["create", "patch"]),
+  // How many cards a claim asks for.
+  rule(RESOURCES.resourceClaimTemplates, ["get"]),
   ...[...OWNED, RESOURCES.podMonitors].map((kind) =>
     rule(kind, [...READ, "create", "patch", ...(isExpendable(kind) ? ["delete"] : [])]),
   ),
+];
+
+/** What belongs to no namespace: which cards there are. Without it sizes are compared with nothing (`SizeUnknown`), and all else works. */
+export const WIDE_RIGHTS: readonly Rule[] = [
+  rule(RESOURCES.nodes, ["list", "watch"]),
+  rule(RESOURCES.resourceSlices, ["list", "watch"]),
 ];
 
 function rule({ apiVersion, plural }: Resource, verbs: string[]): Rule {

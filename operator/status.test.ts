@@ -89,6 +89,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
     observed,
     problems: [],
     probed: new Map(),
+    fits: [],
     before: undefined,
     now: "2026-01-01T00:00:00Z",
     ...input,

@@ -5,9 +5,10 @@ import { selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
 import type { Observed } from "./gather.ts";
+import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
-import type { Pod } from "./kinds.ts";
-import { condition, type PodState, podState } from "./pod-state.ts";
+import { judgeSchedulable } from "./judge-schedulable.ts";
+import { type PodState, podState } from "./pod-state.ts";
 import type { Probed } from "./probe.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
@@ -21,6 +22,8 @@ export interface StatusInput {
   observed: Observed;
   problems: readonly Problem[];
   probed: Probed;
+  /** Of variants with cards and a model. */
+  fits: readonly VariantFit[];
   before: LLMPoolStatus | undefined;
   /** RFC 3339 */
   now: string;
@@ -100,7 +103,7 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
     instances,
     router,
     model,
-    judgeSchedulable(rows, input.observed.router.pods),
+    judgeSchedulable(rows, input.observed.router.pods, input.fits),
     moving
       ? { type: "Progressing", status: "True", ...moving }
       : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
@@ -154,20 +157,6 @@ function judgeRouter({ plan, observed: { router } }: StatusInput): Judgement {
     reason: reasonOf(worst),
     message: `no router serves${worst?.message ? `: ${worst.message}` : ""}`,
   };
-}
-
-function judgeSchedulable(rows: readonly Row[], routers: readonly Pod[]): Judgement {
-  const type = "Schedulable";
-  const pods = [...rows.flatMap(({ pod }) => pod ?? []), ...routers];
-  const refused = pods.find((pod) => condition(pod, "PodScheduled")?.status === "False");
-  if (refused) {
-    const why = condition(refused, "PodScheduled")?.message ?? "";
-    return { type, status: "False", reason: "Unschedulable", message: `${refused.metadata.name}: ${why}` };
-  }
-  const placed = pods.filter((pod) => pod.spec?.nodeName !== undefined).length;
-  if (placed < pods.length || rows.some(({ pod }) => pod === undefined))
-    return { type, status: "Unknown", reason: "Pending", message: "not every pod has been placed yet" };
-  return { type, status: "True", reason: "Ready", message: "every pod has a node" };
 }
 
 /** What is on its way, most telling first. */

@@ -8,6 +8,7 @@ import {
   valuesFile,
   valuesSchema,
   valuesTable,
+  wideRules,
 } from "./generate/chart/chart.ts";
 import { customResourceDefinition } from "./generate/crd.ts";
 import { errorTable } from "./generate/error-doc.ts";
@@ -24,6 +25,7 @@ const FILES: { path: string; text: (old: string) => string }[] = [
   { path: "helm/llmpool/Chart.yaml", text: () => yaml(chartManifest()) },
   { path: "helm/llmpool/files/crd.yaml", text: () => yaml(keptDefinition()) },
   { path: "helm/llmpool/files/role.yaml", text: () => yaml(roleRules()) },
+  { path: "helm/llmpool/files/wide-role.yaml", text: () => yaml(wideRules()) },
   { path: "helm/llmpool/values.yaml", text: () => `${MARK}\n${valuesFile()}` },
   { path: "helm/llmpool/values.schema.json", text: () => `${JSON.stringify(valuesSchema(), null, 2)}\n` },
   { path: "docs/helm.md", text: (old) => between(old, "values", valuesTable()) },

@@ -53,6 +53,7 @@ export const REASONS = {
   Invalid: "Invalid",
   SizeUnknown: "SizeUnknown",
   StoreEphemeral: "StoreEphemeral",
+  InsufficientGpuMemory: "InsufficientGpuMemory",
   Unschedulable: "Unschedulable",
   ObjectTaken: "ObjectTaken",
   ApplyFailed: "ApplyFailed",

@@ -229,7 +229,10 @@ cluster.ownTest(
     await cluster.apply([stub(spec)], namespace);
     await until("every pod has a node", async () => {
       const pool = await poolOf(namespace);
-      expect(conditionOf(pool, "Schedulable")?.status).toBe("True");
+      expect(conditionOf(pool, "Schedulable")).toMatchObject({
+        reason: "SizeUnknown",
+        message: expect.stringMatching(/^every pod has a node; .*give model.cache, or model.memoryMiB/),
+      });
       expect(conditionOf(pool, "Ready")?.reason).not.toBe("ApplyFailed");
     });
     expect([...(await podUids(namespace)).keys()].sort()).toEqual([

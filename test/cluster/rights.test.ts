@@ -1,5 +1,5 @@
 import { expect, onTestFinished } from "vitest";
-import { RIGHTS, type Rule } from "../../operator/rights.ts";
+import { RIGHTS, type Rule, WIDE_RIGHTS } from "../../operator/rights.ts";
 import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import type { Call } from "../support/audit.ts";
@@ -32,14 +32,14 @@ const packed = {
   backend: "hf-cuda",
   model: { uri: "hf://org/repo" },
   instances: 2,
-  gpu: { mode: "Packed", instancesPerPod: 2 },
+  gpu: { mode: "Packed", instancesPerPod: 2, resourceClaimTemplateName: "card" },
 };
 
 /** Rights that no call shows: each router gets the first two from the operator, and the third lets a pool be the owner that its objects hold up. */
 const UNSEEN = ["llmpools.llmpool.dev get", "llmpools.llmpool.dev/finalizers update", "pods get"];
 
 /** `resource verb`, as the audit log spells the resource. */
-const granted = RIGHTS.flatMap(({ apiGroups, resources, verbs }) =>
+const granted = [...RIGHTS, ...WIDE_RIGHTS].flatMap(({ apiGroups, resources, verbs }) =>
   apiGroups.flatMap((group) =>
     resources.flatMap((name) => {
       const [resource, subresource] = name.split("/");

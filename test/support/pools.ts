@@ -15,14 +15,18 @@ export const stub = (spec: object = {}) => ({
   spec: { backend: "stub", instances: 2, drainSeconds: 0, store: { ephemeral: true }, ...spec },
 });
 
-/** An operator of one namespace with the rights that the chart gives it there, in this process, which ends with the test. Returns how to stop it. */
+/**
+ * An operator of one namespace with the rights that the chart gives it there, in this process, which ends with the test. Returns how to
+ * stop it. @param options.wide one of all namespaces, which may see nodes
+ */
 export async function operate(
   cluster: TestCluster,
   namespace: string,
-  options: Partial<TestOperator> = {},
+  options: Partial<TestOperator> & { wide?: boolean } = {},
 ): Promise<() => Promise<void>> {
-  const kubeconfig = await operatorAccount(cluster, namespace, namespace);
-  return startOperator({ kubeconfig, ownNamespace: namespace, namespace, ...options });
+  const { wide = false, ...rest } = options;
+  const kubeconfig = await operatorAccount(cluster, namespace, wide ? "" : namespace);
+  return startOperator({ kubeconfig, ownNamespace: namespace, ...(!wide && { namespace }), ...rest });
 }
 
 /** Waits until `check` no longer throws. */

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { dump } from "js-yaml";
 import { z } from "zod";
-import { RIGHTS } from "../../../operator/rights.ts";
+import { RIGHTS, WIDE_RIGHTS } from "../../../operator/rights.ts";
 import { customResourceDefinition } from "../crd.ts";
 import { Values } from "./values.ts";
 
@@ -36,6 +36,11 @@ export function keptDefinition(): object {
 /** The rules of the operator's role, as a file that a template includes. */
 export function roleRules(): object {
   return { rules: RIGHTS };
+}
+
+/** The rules of what has no namespace, which only an operator of all namespaces gets. */
+export function wideRules(): object {
+  return { rules: WIDE_RIGHTS };
 }
 
 /** What a value may be, in JSON schema. Helm puts `global` into every chart that is part of another. */
