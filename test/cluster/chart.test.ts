@@ -53,9 +53,11 @@ cluster.test("what is installed is upgraded, rolled back and uninstalled; the ki
   const first = await released(namespace);
   expect(first).toEqual([
     `ClusterRole/${namespace}-llmpool`,
+    `ClusterRole/${namespace}-llmpool-cards`,
     `ClusterRole/${namespace}-llmpool-edit`,
     `ClusterRole/${namespace}-llmpool-view`,
     `ClusterRoleBinding/${namespace}-llmpool`,
+    `ClusterRoleBinding/${namespace}-llmpool-cards`,
     "Deployment/llmpool",
     "Role/llmpool-lease",
     "RoleBinding/llmpool-lease",
