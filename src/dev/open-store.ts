@@ -24,12 +24,16 @@ export async function openStore(
     return openEmbeddedStore({ home, bootClock: systemBootClock(), ...common });
   }
   const { secretName, key } = store;
-  const url = secrets[secretName]?.[key]?.toString("utf8").trim();
+  const secret = secrets[secretName] ?? {};
+  const url = secret[key]?.toString("utf8").trim();
   if (!url) {
     throw new LLMPoolError(
       "store_unavailable",
       `the Secret ${secretName} has no key ${key}: it must hold the URL of the Redis, redis://[[user]:password@]host[:port]`,
     );
   }
-  return openRedisStore({ url, namespace, pool, ...common });
+  // As Kubernetes calls them in a Secret.
+  const { "ca.crt": ca, "tls.crt": cert, "tls.key": certKey } = secret;
+  const tls = { ...(ca && { ca }), ...(cert && { cert }), ...(certKey && { key: certKey }) };
+  return openRedisStore({ url, tls, namespace, pool, ...common });
 }

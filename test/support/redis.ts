@@ -5,6 +5,7 @@ import { cp, mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
+import { Certificates } from "../../scripts/cluster/certificates.ts";
 import { eventually } from "./eventually.ts";
 
 const PROGRAM = "redis-server";
@@ -55,6 +56,24 @@ export class RedisServer implements AsyncDisposable {
 
   get url(): string {
     return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Speaks TLS alone, to clients that trust `ca.crt` and show a certificate of it; `user.crt` is one. */
+  static async startTls(
+    stack: AsyncDisposableStack,
+    ...flags: string[]
+  ): Promise<{ url: string; certs: Certificates }> {
+    const dir = await mkdtemp(join(tmpdir(), "llmpool-redis-tls-"));
+    stack.defer(() => rm(dir, { recursive: true, force: true }));
+    const certs = await Certificates.create(dir);
+    await certs.issue("server", { cn: "redis", names: ["IP:127.0.0.1"] });
+    await certs.issue("user", { cn: "router" });
+    const file = (name: string) => certs.file(name);
+    const tls = ["--tls-cert-file", file("server.crt"), "--tls-key-file", file("server.key")];
+    const port = await freePort();
+    const flagsOfTls = ["--port", "0", "--tls-port", String(port), ...tls, "--tls-ca-cert-file", file("ca.crt")];
+    stack.use(await RedisServer.start(...flagsOfTls, ...flags));
+    return { url: `rediss://127.0.0.1:${port}`, certs };
   }
 
   /** Two nodes of one cluster, each with half of the slots. */

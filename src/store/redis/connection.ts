@@ -1,3 +1,4 @@
+import { getCACertificates } from "node:tls";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import type { Script } from "./scripts/scripts.ts";
 import { checkServer, parseInfo } from "./server-check.ts";
@@ -17,9 +18,17 @@ interface Client {
   exists(key: string): Promise<unknown>;
 }
 
+export interface TlsFiles {
+  ca?: Buffer;
+  cert?: Buffer;
+  key?: Buffer;
+}
+
 export interface ConnectionOptions {
   /** `redis[s]://[[user]:password@]host[:port][/db]`. Never logged, never in a message. */
   url: string;
+  /** For `rediss://`: what to trust beside the public authorities, and what to show, as PEM. */
+  tls?: TlsFiles;
   allowVolatile: boolean;
   /** Begins every key: in a Redis Cluster it says which node is asked. */
   prefix: string;
@@ -42,8 +51,9 @@ export class Connection {
   }
 
   /** Rejects with `store_unavailable`: not reachable, not let in, or not a server that may hold the state; the message names the cure. */
-  static async open({ url, allowVolatile, prefix }: ConnectionOptions): Promise<Connection> {
-    const client = await makeClient(url);
+  static async open(options: ConnectionOptions): Promise<Connection> {
+    const { url, tls = {}, allowVolatile, prefix } = options;
+    const client = await makeClient(url, tls);
     let lost: string | undefined;
     let tell = (why: string) => {
       lost ??= why;
@@ -56,7 +66,7 @@ export class Connection {
       const owner = await within(client.exists(prefix), COMMAND_MS).then(() => undefined, movedTo);
       if (owner !== undefined) {
         client.destroy();
-        return await Connection.open({ url: withHost(url, owner), allowVolatile, prefix });
+        return await Connection.open({ ...options, url: withHost(url, owner) });
       }
       const info = parseInfo(String(await within(client.info(), COMMAND_MS)));
       const problem = checkServer(info, allowVolatile);
@@ -134,7 +144,7 @@ export function unavailable(message: string, cause?: unknown): LLMPoolError {
   return new LLMPoolError("store_unavailable", message, { cause, retryAfterSeconds: 1 });
 }
 
-async function makeClient(url: string): Promise<Client> {
+async function makeClient(url: string, { ca, cert, key }: TlsFiles): Promise<Client> {
   const redis = await import("redis").catch((error: unknown) => {
     throw unavailable("the package `redis` is not installed: run npm install redis", error);
   });
@@ -144,7 +154,13 @@ async function makeClient(url: string): Promise<Client> {
       disableOfflineQueue: true,
       disableClientInfo: true,
       maintNotifications: "disabled",
-      socket: { connectTimeout: CONNECT_MS, reconnectStrategy: false },
+      socket: {
+        connectTimeout: CONNECT_MS,
+        reconnectStrategy: false,
+        ...(url.startsWith("rediss:") && { tls: true, ...(ca && { ca: [...getCACertificates(), ca.toString()] }) }),
+        ...(cert && { cert }),
+        ...(key && { key }),
+      },
     }) as unknown as Client;
   } catch {
     // The cause would quote the URL, and with it the password.

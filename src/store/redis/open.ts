@@ -1,5 +1,6 @@
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/logger.ts";
+import type { TlsFiles } from "./connection.ts";
 import { EventFeed } from "./event-feed.ts";
 import { Journal } from "./journal.ts";
 import { KnownBindings } from "./known-bindings.ts";
@@ -11,6 +12,7 @@ import { LATE_TICKS, RedisStore } from "./store.ts";
 export interface RedisStoreOptions {
   /** `redis[s]://[[user]:password@]host[:port][/db]`. Never logged. */
   url: string;
+  tls?: TlsFiles;
   /** Takes a server that forgets everything in a restart. */
   allowVolatile?: boolean;
   namespace: string;
@@ -32,12 +34,23 @@ export interface RedisStoreOptions {
  * not durable, a replica, too old.
  */
 export async function openRedisStore(options: RedisStoreOptions): Promise<RedisStore> {
-  const { url, allowVolatile = false, namespace, pool, clock, random, log, sessionTTLSeconds, time } = options;
+  const {
+    url,
+    tls = {},
+    allowVolatile = false,
+    namespace,
+    pool,
+    clock,
+    random,
+    log,
+    sessionTTLSeconds,
+    time,
+  } = options;
   const { lateTicks = LATE_TICKS } = options;
   const ttlMs = sessionTTLSeconds * 1000;
   const router = Buffer.from(random(16)).toString("hex");
   // The braces are a hash tag: all of a pool is in one slot.
-  const link = new Link({ url, allowVolatile, prefix: `{llmpool:${namespace}/${pool}}:`, router, ttlMs, time });
+  const link = new Link({ url, tls, allowVolatile, prefix: `{llmpool:${namespace}/${pool}}:`, router, ttlMs, time });
   const now = () => time?.().now ?? clock.now();
   const store = new RedisStore({
     ...{ link, journal: new Journal(), feed: new EventFeed(log), clock, random, log },

@@ -76,6 +76,8 @@ export class RedisStore implements StateStore {
   /** When it last looked for routers that are late. */
   #lookedAt = Number.NEGATIVE_INFINITY;
   #overruns = 0;
+  /** It has been told that the store is away. */
+  #isAway = false;
   #polling: Promise<void> = Promise.resolve();
   #cancelTick: () => void = () => {};
   #closing: Promise<void> | undefined;
@@ -110,15 +112,16 @@ export class RedisStore implements StateStore {
     this.#polling = this.#polling.then(async () => {
       if (this.#closing !== undefined) return;
       const { link, log } = this.#parts;
-      const wasReady = link.ready;
       try {
         if (!link.ready) await this.#join();
         if (!link.ready) return;
-        if (!wasReady) log.info("the store is back");
+        if (this.#isAway) log.info("the store is back");
+        this.#isAway = false;
         await this.#tick();
         for (const [requestId, usage] of this.#parts.journal.unsettled) await this.#settle(requestId, usage);
       } catch (error) {
-        if (wasReady) log.error("the store is away: everything that needs it is denied", { err: messageOf(error) });
+        if (!this.#isAway) log.error("the store is away: what needs it is denied", { err: messageOf(error) });
+        this.#isAway = true;
       }
     });
     return this.#polling;
