@@ -11,11 +11,12 @@ import { keyOf } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import type { Logger } from "../src/lib/logger.ts";
+import { type Ask, askOverHttp } from "./ask.ts";
 import { Caches } from "./caches.ts";
 import { Cards } from "./gpu/cards.ts";
 import { LLMPOOLS } from "./kinds.ts";
 import { followWhileThere, type OptionalKindDeps } from "./optional-kind.ts";
-import { httpProbeInstance } from "./probe.ts";
+import { Prober } from "./prober.ts";
 import { makeReconciler } from "./reconcile.ts";
 import { MANAGER } from "./render/names.ts";
 import type { RenderSettings } from "./render/settings.ts";
@@ -34,6 +35,8 @@ export interface OperatorOptions {
   random: () => number;
   log: Logger;
   metrics?: KubeMetrics | undefined;
+  /** How instances are asked; default over HTTP. */
+  ask?: Ask;
   /** Pools that are worked on at the same time. */
   workers?: number;
 }
@@ -73,6 +76,9 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     const recorder = stack.use(
       new EventRecorder({ client: guarded, controller: `llmpool.dev/${MANAGER}`, instance, clock, log, metrics }),
     );
+    let queue: Controller["queue"] | undefined;
+    const ask = options.ask ?? askOverHttp;
+    const prober = stack.use(new Prober({ ask, clock, onChange: (key) => queue?.add(key) }));
     const controller = stack.use(
       new Controller({
         name: "llmpool",
@@ -85,7 +91,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
           expectations,
           settings: { images: options.images, operatorNamespace: ownNamespace },
           recorder,
-          probe: httpProbeInstance,
+          prober,
           cards,
           makeToken: () => randomBytes(32).toString("base64url"),
           clock,
@@ -96,6 +102,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
         metrics,
       }),
     );
+    queue = controller.queue;
     caches.onChange((key) => controller.queue.add(key));
     cards.onChange(() => {
       for (const pool of caches.pools.list()) controller.queue.add(keyOf(pool));

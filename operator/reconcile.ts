@@ -17,7 +17,7 @@ import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
 import { hold } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
 import { spentAt } from "./model-state.ts";
-import { type ProbeInstance, probePacked } from "./probe.ts";
+import type { Prober } from "./prober.ts";
 import { MANAGER, ownerOf } from "./render/names.ts";
 import { renderPool } from "./render/render.ts";
 import { routerRevision } from "./render/router.ts";
@@ -25,12 +25,13 @@ import type { RenderSettings } from "./render/settings.ts";
 import { variantsOf } from "./render/variant.ts";
 import { podsToReplace } from "./rollout.ts";
 import { invalidStatus, statusOf } from "./status.ts";
+import { targetsOf } from "./targets.ts";
 import { ensureToken } from "./token.ts";
 
 export interface ReconcileDeps extends ApplyDeps {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
-  probe: ProbeInstance;
+  prober: Pick<Prober, "follow" | "told">;
   cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
   clock: Clock;
@@ -55,6 +56,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
       // Owner references clean up.
       expectations.forget(key);
       writtenAt.delete(key);
+      deps.prober.follow(key, []);
       return {};
     }
     const { status: before, ...manifest } = stored;
@@ -69,9 +71,10 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     const { pool } = checked;
     const plan = planPool(pool);
     const { problems, observed, loadAgainMs } = await bring(pool, plan, key, deps, signal);
-    const { probed, askAgainMs } = await probePacked(observed, deps.probe, signal);
+    deps.prober.follow(key, targetsOf(observed.variants));
+    const told = deps.prober.told(key);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
-    const next = statusOf({ pool, generation, plan, observed, problems, probed, fits, before, now });
+    const next = statusOf({ pool, generation, plan, observed, problems, told, fits, before, now });
     const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal))) writtenAt.set(key, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);
@@ -83,7 +86,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
             failed.map(({ message }) => message).join("; "),
           );
     if (waitMs > 0) return { requeueAfterMs: waitMs };
-    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs, askAgainMs) };
+    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs) };
   };
 }
 

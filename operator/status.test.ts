@@ -3,6 +3,7 @@ import type { LLMPoolStatus } from "../src/api/llmpool.ts";
 import { LLMPoolStatus as StatusSchema } from "../src/api/status.ts";
 import { planPool } from "../src/core/plan/plan.ts";
 import { pool as makePool } from "../test/support/pool.ts";
+import type { Told } from "./ask.ts";
 import type { Observed } from "./gather.ts";
 import type { Pod } from "./kinds.ts";
 import type { ObservedLoad } from "./model-state.ts";
@@ -88,7 +89,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
     plan,
     observed,
     problems: [],
-    probed: new Map(),
+    told: new Map(),
     fits: [],
     before: undefined,
     now: "2026-01-01T00:00:00Z",
@@ -236,11 +237,16 @@ describe("a pool", () => {
   test("of Packed pods is ready when its instances say so, not their pods", () => {
     const spec = { instances: 2, gpu: { mode: "Packed", instancesPerPod: 2 } };
     expect(judged(look({ spec, pods: [READY] }))).toMatchObject({ Ready: "False Loading" });
-    const probed = new Map([
-      ["0", "Ready"],
-      ["1", "Ready"],
-    ] as const);
-    expect(judged(look({ spec, pods: [READY], input: { probed } }))).toMatchObject({ Ready: "True Ready" });
+    const failed = { state: "Failed", restarts: 3, message: "went over its memory limit" } as const;
+    const told = new Map<string, Told>([
+      ["0", { state: "Ready", restarts: 1 }],
+      ["1", failed],
+    ]);
+    const one = look({ spec, pods: [READY], input: { told } });
+    expect(judged(one)).toMatchObject({ Ready: "False Degraded" });
+    expect(one.instanceStatuses).toMatchObject([{ state: "Ready", restarts: 1 }, failed]);
+    told.set("1", { state: "Ready" });
+    expect(judged(look({ spec, pods: [READY], input: { told } }))).toMatchObject({ Ready: "True Ready" });
   });
 });
 
@@ -250,4 +256,42 @@ test("a condition's time moves when its status flips, and not with its words", (
   const time = (status: LLMPoolStatus) => status.conditions?.find((c) => c.type === "Ready")?.lastTransitionTime;
   expect(time(look({ pods: [LOADING, LOADING], input: later }))).toBe("2026-01-01T00:00:00Z");
   expect(time(look({ pods: [READY, READY], input: later }))).toBe("2026-01-01T00:01:00Z");
+});
+
+describe("an instance's row", () => {
+  const row = (told: Told, before?: LLMPoolStatus, pod = READY) =>
+    look({ pods: [pod], input: { told: new Map([["0", told]]), before } }).instanceStatuses?.[0];
+
+  test("has what it computes on, how long its warm-up took and how fast it is, in two digits", () => {
+    const told = {
+      state: "Ready",
+      device: "NVIDIA H100 80GB HBM3",
+      warmupSeconds: 1.8734,
+      tokensPerSecond: 61.34,
+    } as const;
+    expect(row(told)).toEqual({
+      id: "0",
+      variant: "default",
+      pod: "apex-0",
+      node: "n1",
+      state: "Ready",
+      device: "NVIDIA H100 80GB HBM3",
+      warmupSeconds: 1.9,
+      tokensPerSecond: 61,
+      restarts: 0,
+    });
+  });
+
+  test("keeps its speed until it is a fifth away, so that an instance at work causes no writes", () => {
+    const before = look({ pods: [READY], input: { told: new Map([["0", { state: "Ready", tokensPerSecond: 60 }]]) } });
+    const speed = (tokensPerSecond: number) => row({ state: "Ready", tokensPerSecond }, before)?.tokensPerSecond;
+    expect([50, 59, 71].map(speed)).toEqual([60, 60, 60]);
+    expect([47, 73.4].map(speed)).toEqual([47, 73]);
+  });
+
+  test("says that it warms up, which its pod cannot tell; a pod that is ready is believed", () => {
+    expect(row({ state: "WarmingUp" }, undefined, LOADING)?.state).toBe("WarmingUp");
+    expect(row({ state: "Loading" }, undefined, LOADING)?.state).toBe("Loading");
+    expect(row({ state: "WarmingUp" }, undefined, READY)?.state).toBe("Ready");
+  });
 });

@@ -1,19 +1,21 @@
 import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { DEFAULT_VARIANT } from "../src/api/names.ts";
+import type { InstanceStatus } from "../src/api/status.ts";
 import type { PoolPlan } from "../src/core/plan/types.ts";
 import { selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
+import type { Told } from "./ask.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
 import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
 import { judgeSchedulable } from "./judge-schedulable.ts";
 import { type PodState, podState } from "./pod-state.ts";
-import type { Probed } from "./probe.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
 import { isReady, type Row, rowsOf } from "./rows.ts";
+import { isNotable, rounded } from "./speed.ts";
 
 export interface StatusInput {
   pool: LLMPool;
@@ -21,7 +23,8 @@ export interface StatusInput {
   plan: PoolPlan;
   observed: Observed;
   problems: readonly Problem[];
-  probed: Probed;
+  /** What instances say of themselves, by id. */
+  told: ReadonlyMap<string, Told>;
   /** Of variants with cards and a model. */
   fits: readonly VariantFit[];
   before: LLMPoolStatus | undefined;
@@ -32,7 +35,7 @@ export interface StatusInput {
 /** The status of a pool, from what is there. Pure: the same input gives the same status. */
 export function statusOf(input: StatusInput): LLMPoolStatus {
   const { pool, generation, plan, observed, before, now } = input;
-  const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.probed));
+  const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.told));
   const own = rows.filter(({ instance }) => instance.variant === DEFAULT_VARIANT);
   const namespace = pool.metadata.namespace ?? "default";
   return {
@@ -43,17 +46,31 @@ export function statusOf(input: StatusInput): LLMPoolStatus {
     selector: selectorOf(podLabels(plan.pool, "instance", DEFAULT_VARIANT)),
     url: `http://${namesOf(plan.pool).router}.${namespace}.svc:${ROUTER_PORT}`,
     roles: plan.roles.map(({ name, instances }) => ({ name, instances })),
-    instanceStatuses: rows.map(({ instance, pod, seen }) => ({
-      id: instance.id,
-      variant: instance.variant,
-      ...(pod && { pod: pod.metadata.name }),
-      state: seen.state,
-      ...(pod?.spec?.nodeName !== undefined && { node: pod.spec.nodeName }),
-      restarts: seen.restarts,
-      ...(seen.message !== undefined && { message: seen.message }),
-    })),
+    instanceStatuses: rows.map((row) => rowStatus(row, before)),
     conditions: conditionsOf(judge(input, rows), before?.conditions, generation, now),
   };
+}
+
+function rowStatus({ instance, pod, seen, told }: Row, before: LLMPoolStatus | undefined): InstanceStatus {
+  const { device, warmupSeconds, tokensPerSecond } = told ?? {};
+  return {
+    id: instance.id,
+    variant: instance.variant,
+    ...(pod && { pod: pod.metadata.name }),
+    state: seen.state,
+    ...(pod?.spec?.nodeName !== undefined && { node: pod.spec.nodeName }),
+    ...(device !== undefined && { device }),
+    ...(warmupSeconds !== undefined && { warmupSeconds: rounded(warmupSeconds) }),
+    ...(tokensPerSecond !== undefined && { tokensPerSecond: speedOf(instance.id, tokensPerSecond, before) }),
+    restarts: seen.restarts,
+    ...(seen.message !== undefined && { message: seen.message }),
+  };
+}
+
+/** What is written stays until it is notably wrong, so that an instance at work causes no writes. */
+function speedOf(id: string, measured: number, before: LLMPoolStatus | undefined): number {
+  const known = before?.instanceStatuses?.find((row) => row.id === id)?.tokensPerSecond;
+  return known === undefined || isNotable(known, measured) ? rounded(measured) : known;
 }
 
 /** The status of a pool that cannot be planned: what was known stays, and Ready says why. */

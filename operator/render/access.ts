@@ -2,6 +2,7 @@ import type { V1NetworkPolicy, V1Role, V1RoleBinding, V1ServiceAccount } from "@
 import { GROUP, LABELS } from "../../src/api/names.ts";
 import type { VariantPlan } from "../../src/core/plan/types.ts";
 import type { ObjectOf } from "../../src/kube/object.ts";
+import { SUPERVISOR_PORT } from "./instance-pod.ts";
 import { namesOf, objectLabels, podLabels } from "./names.ts";
 import type { RenderSettings } from "./settings.ts";
 
@@ -40,6 +41,10 @@ export function variantPolicy(
   { operatorNamespace }: RenderSettings,
 ): ObjectOf<V1NetworkPolicy> {
   const slots = gpu?.instancesPerPod ?? 1;
+  const operator = {
+    namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": operatorNamespace } },
+    podSelector: { matchLabels: { [LABELS.component]: "operator", [LABELS.name]: "llmpool" } },
+  };
   return {
     apiVersion: "networking.k8s.io/v1",
     kind: "NetworkPolicy",
@@ -49,15 +54,10 @@ export function variantPolicy(
       policyTypes: ["Ingress"],
       ingress: [
         {
-          from: [
-            { podSelector: { matchLabels: podLabels(pool, "router") } },
-            {
-              namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": operatorNamespace } },
-              podSelector: { matchLabels: { [LABELS.component]: "operator", [LABELS.name]: "llmpool" } },
-            },
-          ],
+          from: [{ podSelector: { matchLabels: podLabels(pool, "router") } }, operator],
           ports: [portRange(8000, slots)],
         },
+        ...(gpu?.mode === "Packed" ? [{ from: [operator], ports: [portRange(SUPERVISOR_PORT, slots)] }] : []),
         { ports: [gpu?.mode === "Packed" ? portRange(8100, slots) : portRange(8001, 1)] },
       ],
     },

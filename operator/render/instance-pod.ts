@@ -27,7 +27,7 @@ import type { RenderedVariant } from "./variant.ts";
 const POD_INDEX_LABEL = "apps.kubernetes.io/pod-index";
 const POD_INDEX = "LLMPOOL_POD_INDEX";
 /** A supervisor of slot k answers probes on this port + k. */
-const SUPERVISOR_PORT = 8200;
+export const SUPERVISOR_PORT = 8200;
 /** What a supervisor itself takes, beside its instances. */
 const SUPERVISOR_BYTES = 128 * 2 ** 20;
 const CLAIM = "gpu";

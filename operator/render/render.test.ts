@@ -355,6 +355,7 @@ describe("cards", () => {
     const packed = policy({ ...GPU, gpu: { mode: "Packed", instancesPerPod: 3 } });
     expect(packed.map((rule) => rule.ports)).toEqual([
       [{ protocol: "TCP", port: 8000, endPort: 8002 }],
+      [{ protocol: "TCP", port: 8200, endPort: 8202 }],
       [{ protocol: "TCP", port: 8100, endPort: 8102 }],
     ]);
   });

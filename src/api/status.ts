@@ -32,6 +32,7 @@ export const InstanceStatus = z.strictObject({
   restarts: count().optional().describe("Starts after the first."),
   message: text(1024).optional().describe("Why it is not Ready."),
 });
+export type InstanceStatus = z.infer<typeof InstanceStatus>;
 
 export const LLMPoolStatus = z.strictObject({
   observedGeneration: z

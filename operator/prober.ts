@@ -1,0 +1,116 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Clock } from "../src/lib/clock.ts";
+import { type Ask, readTold, type Target, type Told } from "./ask.ts";
+import { isNotable } from "./speed.ts";
+
+/** How soon an address is asked again, in milliseconds: while somebody there starts, and when all are ready. */
+const QUICK_MS = 2_000;
+const SLOW_MS = 30_000;
+/** Answers that may be missed in a row before the last one counts no more. */
+const MISSES = 3;
+
+export interface ProberOptions {
+  ask: Ask;
+  clock: Clock;
+  /** Something notable is known of a pool's instances. */
+  onChange: (key: string) => void;
+}
+
+/**
+ * Asks instances what only they know: their state while they start, what they compute on, how fast they are. It asks by its own clock and keeps what
+ * was answered, so that no reconcile waits for an instance.
+ */
+export class Prober implements AsyncDisposable {
+  readonly #options: ProberOptions;
+  readonly #pools = new Map<string, Map<string, Asked>>();
+  readonly #end = new AbortController();
+
+  constructor(options: ProberOptions) {
+    this.#options = options;
+  }
+
+  /** From now on these are asked for a pool, and no others. What is new is asked at once. */
+  follow(key: string, targets: readonly Target[]): void {
+    const known = this.#pools.get(key) ?? new Map<string, Asked>();
+    const next = new Map<string, Asked>();
+    for (const target of targets) {
+      const name = `${target.uid} ${target.url}`;
+      const asked =
+        known.get(name) ??
+        new Asked(target, { ...this.#options, onChange: () => this.#options.onChange(key) }, this.#end.signal);
+      next.set(name, asked);
+      known.delete(name);
+    }
+    for (const gone of known.values()) gone.close();
+    if (next.size > 0) this.#pools.set(key, next);
+    else this.#pools.delete(key);
+  }
+
+  /** What is known of a pool's instances, by id. */
+  told(key: string): ReadonlyMap<string, Told> {
+    return new Map([...(this.#pools.get(key)?.values() ?? [])].flatMap((asked) => [...asked.told]));
+  }
+
+  async close(): Promise<void> {
+    const all = [...this.#pools.values()].flatMap((asked) => [...asked.values()]);
+    this.#pools.clear();
+    this.#end.abort(new Error("the prober is closed"));
+    for (const asked of all) asked.close();
+    await Promise.all(all.map(({ running }) => running));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** One address that is asked again and again. */
+class Asked {
+  told: ReadonlyMap<string, Told> = new Map();
+  running: Promise<void>;
+  readonly #target: Target;
+  readonly #options: { ask: Ask; clock: Clock; onChange: () => void };
+  readonly #end = new AbortController();
+  readonly #signal: AbortSignal;
+  #misses = 0;
+  #cancel: () => void = () => {};
+
+  constructor(target: Target, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
+    this.#target = target;
+    this.#options = options;
+    this.#signal = AbortSignal.any([signal, this.#end.signal]);
+    this.running = this.#look();
+  }
+
+  close(): void {
+    this.#cancel();
+    this.#end.abort(new Error("nobody asks any more"));
+  }
+
+  async #look(): Promise<void> {
+    const { ask, clock, onChange } = this.#options;
+    const answer = await ask(this.#target.url, this.#signal);
+    if (this.#signal.aborted) return;
+    this.#misses = answer === undefined ? this.#misses + 1 : 0;
+    const keeps = answer === undefined && this.#misses < MISSES;
+    const next = keeps ? this.told : readTold(answer, this.#target);
+    if (isNews(this.told, next)) {
+      this.told = next;
+      onChange();
+    }
+    const ready = next.size > 0 && [...next.values()].every(({ state }) => state === "Ready");
+    this.#cancel = clock.after(ready && !keeps ? SLOW_MS : QUICK_MS, () => {
+      this.running = this.#look();
+    });
+  }
+}
+
+/** Speeds wander all the time; only a notable change is news. */
+function isNews(before: ReadonlyMap<string, Told>, after: ReadonlyMap<string, Told>): boolean {
+  if (before.size !== after.size) return true;
+  for (const [id, { tokensPerSecond, ...rest }] of after) {
+    const { tokensPerSecond: known, ...others } = before.get(id) ?? {};
+    if (!isDeepStrictEqual(rest, others) || isNotable(known, tokensPerSecond)) return true;
+  }
+  return false;
+}

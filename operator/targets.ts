@@ -1,0 +1,23 @@
+import type { Target } from "./ask.ts";
+import type { ObservedVariant } from "./gather.ts";
+import { podState } from "./pod-state.ts";
+import { SUPERVISOR_PORT } from "./render/instance-pod.ts";
+import { ordinalOf } from "./rollout.ts";
+
+/** Whom to ask of a pool's instances: each itself, or the supervisor of those that share a pod. */
+export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
+  return variants.flatMap(({ rendered, pods }) => {
+    const { gpu, instances } = rendered.plan;
+    return pods.flatMap((pod): Target[] => {
+      const { podIP: ip } = pod.status ?? {};
+      const { state } = podState(pod);
+      if (!ip || (state !== "Ready" && state !== "Loading")) return [];
+      const host = `http://${ip.includes(":") ? `[${ip}]` : ip}`;
+      const uid = pod.metadata.uid ?? "";
+      const own = instances.filter(({ ordinal }) => ordinal === ordinalOf(pod));
+      if (!rendered.packed) return own.map(({ id, port }) => ({ url: `${host}:${port}/readyz`, id, uid }));
+      const slots = gpu?.resourceClaimTemplateName === undefined ? [0] : own.map(({ slot }) => slot);
+      return slots.map((slot) => ({ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid }));
+    });
+  });
+}
