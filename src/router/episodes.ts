@@ -5,7 +5,7 @@ import type { Episode, EpisodeEvent, EpisodeSettings, StateStore } from "../core
 import { Bag, type Bagged } from "../lib/bag.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
-import { eventObject, heartbeatObject } from "./views.ts";
+import { endObject, eventObject, heartbeatObject } from "./views.ts";
 
 /** What an episode may do: the pool's settings, which a caller can only lower. */
 export function episodeSettings(plan: PoolPlan, asked: EpisodeCreate = {}): EpisodeSettings {
@@ -63,9 +63,10 @@ export interface EpisodeWatchDeps {
   plan: () => PoolPlan;
   /** Ids of instances on which the episode runs or has sessions. */
   instancesOf: (tenant: string, episodeId: string) => string[];
-  /** Receives the heartbeat lines. */
+  /** Receives the lines of heartbeats and ends. */
   writeLine: (line: string) => void;
-  onEnded: (episode: Episode) => void;
+  /** `isOnDuty`: this router speaks for all of them. */
+  onEnded: (episode: Episode, isOnDuty: boolean) => void;
 }
 
 /** Turns the store's events into aborts, heartbeat lines and SSE streams. One per router. */
@@ -73,8 +74,9 @@ export class EpisodeWatch {
   readonly #deps: EpisodeWatchDeps;
   /** Running requests by episode, so that an end can cut them off. */
   readonly #running = new Map<string, Bag<EpisodeWork>>();
-  /** Those that ended since the last beat: work that was admitted in that very moment is told, too. */
-  readonly #ended = new Map<string, LLMPoolError>();
+  /** Those that ended since the beat before the last: work that was admitted in that very moment is told, too. */
+  #ended = new Map<string, LLMPoolError>();
+  #endedBefore = new Map<string, LLMPoolError>();
   readonly #subscribers = new Map<string, Set<Subscriber>>();
   /** Active episodes; heartbeats need no question to the store for the others. */
   readonly #active = new Map<string, { tenant: string; id: string }>();
@@ -102,7 +104,7 @@ export class EpisodeWatch {
   /** Tells `work` what becomes of the episode, until the returned function is called. */
   track(tenant: string, episodeId: string, work: EpisodeWork): () => void {
     const key = keyOf(tenant, episodeId);
-    const over = this.#ended.get(key);
+    const over = this.#ended.get(key) ?? this.#endedBefore.get(key);
     if (over) work.ended(over);
     let bag = this.#running.get(key);
     if (!bag) {
@@ -177,6 +179,7 @@ export class EpisodeWatch {
     if (event.kind === "started") {
       this.#active.set(key, { tenant, id });
       this.#ended.delete(key);
+      this.#endedBefore.delete(key);
     }
     const subscribers = this.#subscribers.get(key);
     if (subscribers) {
@@ -188,7 +191,10 @@ export class EpisodeWatch {
     }
     if (event.kind !== "ended") return;
     this.#active.delete(key);
-    this.#deps.onEnded(episode);
+    const { store, writeLine, onEnded } = this.#deps;
+    const isOnDuty = store.heartbeatDuty();
+    if (isOnDuty) writeLine(JSON.stringify(endObject(episode)));
+    onEnded(episode, isOnDuty);
     const reason = abortError(episode);
     this.#ended.set(key, reason);
     for (const work of this.#running.get(key)?.list() ?? []) work.ended(reason);
@@ -210,6 +216,7 @@ export class EpisodeWatch {
   /** Every router tells its own streams; one of all writes the lines. */
   async #beat(): Promise<void> {
     const { store, instancesOf, writeLine } = this.#deps;
+    [this.#endedBefore, this.#ended] = [this.#ended, new Map()];
     const isOnDuty = store.heartbeatDuty();
     if (!isOnDuty) this.#standBy();
     for (const { tenant, id } of [...this.#active.values()]) {

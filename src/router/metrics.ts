@@ -74,9 +74,13 @@ function makeSeries(metrics: Metrics, { roles, instances }: LabelValues) {
       "llmpool_unproved_settlements_total",
       "Reservations charged in full because the instance that could prove less was gone.",
     ),
-    episodesEnded: metrics.counter("llmpool_episodes_ended_total", "Episodes, by how they ended.", {
-      reason: new Set<string>(END_REASONS),
-    }),
+    episodesEnded: metrics.counter(
+      "llmpool_episodes_ended_total",
+      "Episodes, by how they ended; one router counts for all.",
+      {
+        reason: new Set<string>(END_REASONS),
+      },
+    ),
     episodesActive: metrics.gauge("llmpool_episodes_active", "Episodes that run."),
     instanceState: metrics.gauge("llmpool_instance_state", "1 for the state that the instance is in.", {
       instance: instances,

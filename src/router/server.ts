@@ -93,9 +93,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     plan: () => plan,
     writeLine: options.writeLine,
     instancesOf: (tenant, episodeId) => seats.visited(flowOf(tenant, episodeId)),
-    onEnded: ({ tenant, id, endReason }) => {
+    onEnded: ({ tenant, id, endReason }, isOnDuty) => {
       seats.forget(flowOf(tenant, id));
-      metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
+      if (isOnDuty) metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
     },
   });
   const reaper = new Reaper({ store, source, upstreams, clock, log, metrics });

@@ -45,6 +45,11 @@ export function heartbeatObject(episode: Episode, instances: string[]): Record<s
   };
 }
 
+/** The log line of an end. */
+export function endObject({ id, endReason, tokensUsed, extensions }: Episode): Record<string, unknown> {
+  return { event: "episode_ended", episode_id: id, reason: endReason, tokens_used: tokensUsed, extensions };
+}
+
 export function sessionObject(binding: Binding): SessionObject {
   return {
     object: "session",
