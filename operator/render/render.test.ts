@@ -373,6 +373,12 @@ describe("the router", () => {
     });
   });
 
+  test("is reached whatever becomes of its instances", () => {
+    const { readinessProbe, livenessProbe } = containerOf(deployment({}));
+    for (const probe of [readinessProbe, livenessProbe])
+      expect(probe?.httpGet).toEqual({ path: "/healthz", port: "http" });
+  });
+
   test("may keep it in its pod", () => {
     const objects = render({ store: { ephemeral: true } });
     expect(objects.some((o) => o.kind === "PersistentVolumeClaim")).toBe(false);

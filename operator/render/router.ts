@@ -79,7 +79,8 @@ function routerPod({ pool, router }: PoolPlan, settings: RenderSettings): PodTem
           env: [{ name: "HOME", value: "/tmp" }],
           ports: [{ name: "http", containerPort: ROUTER_PORT }],
           livenessProbe: httpProbe("/healthz", "http", 10, 6),
-          readinessProbe: httpProbe("/readyz", "http", 1, 3),
+          // Not /readyz, which asks for every instance: one that is missing must not cut off the others, nor those who queue for it.
+          readinessProbe: httpProbe("/healthz", "http", 1, 3),
           resources: { requests: { cpu: "100m", memory: "128Mi" }, limits: { memory: "1Gi" } },
           terminationMessagePolicy: "FallbackToLogsOnError",
           securityContext: CONTAINER_SECURITY,
