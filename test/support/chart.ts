@@ -22,14 +22,15 @@ export async function rendered(
   return new Map(objects.flatMap((one) => (one ? [[`${one.kind}/${one.metadata.name}`, one] as const] : [])));
 }
 
-/** Installs the chart as `llmpool` for one test; the kind that it keeps goes too. */
+/** Installs the chart as `llmpool` until the test ends, or `atEnd` says so; the kind that it keeps goes too. */
 export async function install(
   cluster: TestCluster,
   namespace: string,
   values: Readonly<Record<string, unknown>> = {},
   flags: readonly string[] = [],
+  atEnd: (undo: () => Promise<void>) => void = onTestFinished,
 ): Promise<void> {
-  onTestFinished(async () => {
+  atEnd(async () => {
     await cluster.helm(["uninstall", "llmpool", "--namespace", namespace, "--ignore-not-found"]);
     await cluster.kubectl(["delete", "crd", "llmpools.llmpool.dev", "--ignore-not-found"]);
   });

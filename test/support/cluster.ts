@@ -7,6 +7,8 @@ import { clusterForRun, type ForTests, type TestFacts } from "../../scripts/clus
 import { clusterHome, type Home } from "../../scripts/cluster/home.ts";
 import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
 import { lock } from "../../scripts/cluster/lock.ts";
+import { inNode } from "../../scripts/cluster/node.ts";
+import { startedIn } from "../../scripts/cluster/processes.ts";
 import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { type Call, recordCalls, recordWrites } from "./audit.ts";
 import { eventually } from "./eventually.ts";
@@ -139,14 +141,25 @@ export class TestCluster {
 
   /** A new namespace, deleted with all in it when the test ends. When the test fails, what is in it is printed first. */
   async namespace(): Promise<string> {
+    const name = await this.longNamespace(onTestFinished);
+    onTestFailed(() => this.show(name));
+    return name;
+  }
+
+  /** A new namespace for several tests; `atEnd` is given what deletes it, with all in it. */
+  async longNamespace(atEnd: (undo: () => Promise<void>) => void): Promise<string> {
     const name = `test-${randomBytes(4).toString("hex")}`;
     await this.kubectl(["create", "namespace", name]);
-    onTestFinished(() => this.#removeNamespace(name));
-    onTestFailed(async () => {
-      const shown = await this.kubectl(["get", "pods,events", "--namespace", name, "--output", "wide"]).catch(String);
-      console.error(`in the namespace of the failed test:\n${shown}`);
-    });
+    atEnd(() => this.#removeNamespace(name));
     return name;
+  }
+
+  /** Prints pods and events of a namespace, for who wonders why a test failed. */
+  async show(namespace: string): Promise<void> {
+    const shown = await this.kubectl(["get", "pods,events", "--namespace", namespace, "--output", "wide"]).catch(
+      String,
+    );
+    console.error(`in the namespace of the failed test:\n${shown}`);
   }
 
   async #removeNamespace(name: string): Promise<void> {
@@ -175,12 +188,7 @@ export class TestCluster {
    */
   async addFakeNodes(wanted: FakeNodes): Promise<string[]> {
     const { node } = this.#have;
-    if (node && !hasCards(wanted)) {
-      await this.kubectl(["cordon", node.name]);
-      onTestFinished(async () => {
-        await this.kubectl(["uncordon", node.name]);
-      });
-    }
+    if (node && !hasCards(wanted)) await this.cordon();
     const prefix = `fake-${randomBytes(3).toString("hex")}`;
     const names = Array.from({ length: wanted.count }, (_, i) => `${prefix}-${i}`);
     onTestFinished(() => this.#removeFakeNodes(names));
@@ -209,6 +217,46 @@ export class TestCluster {
   async buildImage(source: ImageSource): Promise<void> {
     if (!this.node) throw new Unavailable(this.#lacking);
     await buildImage(this.#home, source);
+  }
+
+  /** Keeps new pods from the real node until the returned function is called, or the test ends. */
+  async cordon(): Promise<() => Promise<void>> {
+    const { node } = this.#have;
+    if (!node) throw new Unavailable(this.#lacking);
+    const uncordon = async () => {
+      await this.kubectl(["uncordon", node.name]);
+    };
+    onTestFinished(uncordon);
+    await this.kubectl(["cordon", node.name]);
+    return uncordon;
+  }
+
+  /** Gives the real node cards, as a device plugin would, and returns what takes them away. */
+  async addCards(count: number): Promise<() => Promise<void>> {
+    const { node } = this.#have;
+    if (!node) throw new Unavailable(this.#lacking);
+    const patch = async (op: object) => {
+      const args = ["patch", "node", node.name, "--subresource=status", "--type=json", "--patch"];
+      await this.kubectl([...args, JSON.stringify([{ path: "/status/capacity/nvidia.com~1gpu", ...op }])]);
+    };
+    await patch({ op: "add", value: String(count) });
+    return () => patch({ op: "remove" });
+  }
+
+  /** Kills the first process of a container of the real node, as it would die by itself. `id` is what a pod's status says. */
+  async killContainer(id: string): Promise<void> {
+    const task = ["task", "kill", "--signal", "SIGKILL", id.replace("containerd://", "")];
+    await inNode(this.#home, "ctr", ["--namespace", "k8s.io", ...task]);
+  }
+
+  /** Makes the API server answer nobody until the returned function is called, or the test ends. */
+  pauseApiServer(): () => void {
+    const { pid } = startedIn(this.#home.run).find(({ name }) => name === "kube-apiserver") ?? {};
+    if (!this.#own || pid === undefined) throw new Unavailable(this.#lacking);
+    const goOn = () => void process.kill(pid, "SIGCONT");
+    onTestFinished(goOn);
+    process.kill(pid, "SIGSTOP");
+    return goOn;
   }
 
   /** Records, from now on, every write that anyone but the cluster's own parts makes. Call what it returns to see them. */
