@@ -35,6 +35,8 @@ export interface StateStore {
   /** `invalid_request` when the id is active already, `episode_ended` when it has ended and is still remembered. */
   startEpisode(tenant: string, start: EpisodeStart): Promise<Episode>;
   episode(tenant: string, id: string): Promise<Episode | undefined>;
+  /** Those of them that are known. One question, however many: a few hundred at most. */
+  episodesById(asked: readonly { tenant: string; id: string }[]): Promise<Episode[]>;
   episodes(tenant: string): Promise<Episode[]>;
   /** Those of all tenants that run: what a router that starts has to watch. */
   activeEpisodes(): Promise<Episode[]>;

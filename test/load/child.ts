@@ -11,6 +11,8 @@ export interface ChildOptions {
   cores?: string | undefined;
   /** Ends the process. */
   signal: AbortSignal;
+  /** Hears all that it says. */
+  onOutput?: (text: string) => void;
 }
 
 /** Kept of a child's output, for the message when it fails. */
@@ -30,7 +32,7 @@ export class Child implements AsyncDisposable {
   readonly #process: ChildProcess;
   readonly #exited: Promise<unknown>;
 
-  constructor({ file, args, env, cores, signal }: ChildOptions) {
+  constructor({ file, args, env, cores, signal, onOutput }: ChildOptions) {
     const [command, ...rest] = cores === undefined ? [file, ...args] : ["taskset", "-c", cores, file, ...args];
     // A group of its own, so that a wrapper's children end with it; and Ctrl-C reaches it through us alone, in order.
     this.#process = spawn(command ?? file, rest, {
@@ -42,7 +44,9 @@ export class Child implements AsyncDisposable {
     this.pid = this.#process.pid ?? 0;
     for (const stream of [this.#process.stdout, this.#process.stderr]) {
       stream?.on("data", (chunk: Buffer) => {
-        this.#output = (this.#output + chunk.toString()).slice(-OUTPUT_CHARS);
+        const text = chunk.toString();
+        onOutput?.(text);
+        this.#output = (this.#output + text).slice(-OUTPUT_CHARS);
       });
     }
     running.add(this);

@@ -8,6 +8,12 @@ const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 /** A limit that is counted on every request and never reached. */
 const PLENTY = 2_000_000_000;
 
+const PLENTIFUL = {
+  episodeTokens: PLENTY,
+  poolTokensPerDay: PLENTY,
+  roleTokens: Object.fromEntries(DEFAULT_ROLES.map((role) => [role, PLENTY])),
+};
+
 export interface RouterOptions {
   dir: string;
   port: number;
@@ -17,10 +23,16 @@ export interface RouterOptions {
   flags: readonly string[];
   cores: string | undefined;
   signal: AbortSignal;
+  /** Of its Redis; absent: its own folder is the store. */
+  redis?: string | undefined;
+  /** Instead of limits on everything. */
+  budgets?: object;
+  onOutput?: (text: string) => void;
 }
 
 /** `llmpool router` with all that it can count, in front of instances that something else runs. */
-export async function startPoolRouter({ dir, port, instances, flags, cores, signal }: RouterOptions): Promise<Child> {
+export async function startPoolRouter(options: RouterOptions): Promise<Child> {
+  const { dir, port, instances, flags, cores, signal, redis, budgets = PLENTIFUL, onOutput } = options;
   await mkdir(dir);
   const pool = {
     apiVersion: API_VERSION,
@@ -31,11 +43,8 @@ export async function startPoolRouter({ dir, port, instances, flags, cores, sign
       backend: "llama-cpp",
       model: { uri: "pypi://stub" },
       instances: instances.length,
-      budgets: {
-        episodeTokens: PLENTY,
-        poolTokensPerDay: PLENTY,
-        roleTokens: Object.fromEntries(DEFAULT_ROLES.map((role) => [role, PLENTY])),
-      },
+      budgets,
+      ...(redis !== undefined && { store: { redisSecretRef: { name: "redis", key: "url" } } }),
     },
   };
   const endpoints = instances.map((at, i) => ({ id: String(i), url: `http://127.0.0.1:${at}` }));
@@ -47,5 +56,15 @@ export async function startPoolRouter({ dir, port, instances, flags, cores, sign
   const args = ["router", "-f", await file("pool.yaml", JSON.stringify(pool))];
   args.push("--endpoints", await file("endpoints.json", JSON.stringify(endpoints)));
   args.push("--token-file", await file("token", "bench"), "--state", join(dir, "state"), "--port", String(port));
-  return new Child({ file: process.execPath, args: [...flags, MAIN, ...args], cores, signal });
+  if (redis !== undefined) {
+    await file("url", redis);
+    args.push("--secret", `redis=${dir}`);
+  }
+  return new Child({
+    file: process.execPath,
+    args: [...flags, MAIN, ...args],
+    cores,
+    signal,
+    ...(onOutput && { onOutput }),
+  });
 }

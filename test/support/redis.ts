@@ -54,6 +54,11 @@ export class RedisServer implements AsyncDisposable {
     return server;
   }
 
+  /** Of the process that runs now. */
+  get pid(): number {
+    return this.#child?.pid ?? 0;
+  }
+
   get url(): string {
     return `redis://127.0.0.1:${this.port}`;
   }

@@ -422,6 +422,12 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         await store.endEpisode("u", "e", "finished");
         expect((await episode("e")).state).toBe("active");
         expect((await store.activeEpisodes()).map((e) => [e.tenant, e.id])).toEqual([["t", "e"]]);
+        const asked = ["e", "f", "none"].flatMap((id) => ["t", "u"].map((tenant) => ({ tenant, id })));
+        const found = await store.episodesById(asked);
+        expect(found.map((e) => [e.tenant, e.id, e.state])).toEqual([
+          ["t", "e", "active"],
+          ["u", "e", "ended"],
+        ]);
       });
     });
 

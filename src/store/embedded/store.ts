@@ -197,6 +197,15 @@ export class EmbeddedStore implements StateStore {
     return record && episodes.view(record);
   }
 
+  async episodesById(asked: readonly { tenant: string; id: string }[]): Promise<Episode[]> {
+    await this.#settled();
+    const { episodes } = this.#parts;
+    return asked.flatMap(({ tenant, id }) => {
+      const record = episodes.find(tenant, id);
+      return record ? [episodes.view(record)] : [];
+    });
+  }
+
   async episodes(tenant: string): Promise<Episode[]> {
     await this.#settled();
     const { episodes } = this.#parts;

@@ -78,7 +78,11 @@ export class RedisStore implements StateStore {
   #overruns = 0;
   /** It has been told that the store is away. */
   #isAway = false;
+  /** From the last look to the next deadline of an episode, in milliseconds. */
+  #nextMs = Number.POSITIVE_INFINITY;
   #polling: Promise<void> = Promise.resolve();
+  /** Asked for, and not begun. */
+  #nextPoll: Promise<void> | undefined;
   #cancelTick: () => void = () => {};
   #closing: Promise<void> | undefined;
 
@@ -107,24 +111,35 @@ export class RedisStore implements StateStore {
     this.#tickLater();
   }
 
-  /** Does now what is done several times a second: renews the lease, ends what is due, tells the events. Rejects never. */
+  /**
+   * Does now what is done several times a second: renews the lease, ends what is due, tells the events. One that has not begun yet does for
+   * all who ask meanwhile. Rejects never.
+   */
   poll(): Promise<void> {
-    this.#polling = this.#polling.then(async () => {
-      if (this.#closing !== undefined) return;
-      const { link, log } = this.#parts;
-      try {
-        if (!link.ready) await this.#join();
-        if (!link.ready) return;
-        if (this.#isAway) log.info("the store is back");
-        this.#isAway = false;
-        await this.#tick();
-        for (const [requestId, usage] of this.#parts.journal.unsettled) await this.#settle(requestId, usage);
-      } catch (error) {
-        if (!this.#isAway) log.error("the store is away: what needs it is denied", { err: messageOf(error) });
-        this.#isAway = true;
-      }
+    if (this.#nextPoll !== undefined) return this.#nextPoll;
+    const poll = this.#polling.then(() => {
+      this.#nextPoll = undefined;
+      return this.#poll();
     });
-    return this.#polling;
+    this.#nextPoll = poll;
+    this.#polling = poll;
+    return poll;
+  }
+
+  async #poll(): Promise<void> {
+    if (this.#closing !== undefined) return;
+    const { link, log } = this.#parts;
+    try {
+      if (!link.ready) await this.#join();
+      if (!link.ready) return;
+      if (this.#isAway) log.info("the store is back");
+      this.#isAway = false;
+      await this.#tick();
+      for (const [requestId, usage] of this.#parts.journal.unsettled) await this.#settle(requestId, usage);
+    } catch (error) {
+      if (!this.#isAway) log.error("the store is away: what needs it is denied", { err: messageOf(error) });
+      this.#isAway = true;
+    }
   }
 
   async admit(request: AdmitRequest): Promise<Admission> {
@@ -205,6 +220,11 @@ export class RedisStore implements StateStore {
   async episode(tenant: string, id: string): Promise<Episode | undefined> {
     const { episode } = await this.#parts.link.call<{ episode?: EpisodeReply }>("episode", { who: `${tenant}/${id}` });
     return episode && episodeOf(episode);
+  }
+
+  async episodesById(asked: readonly { tenant: string; id: string }[]): Promise<Episode[]> {
+    const whos = asked.map(({ tenant, id }) => `${tenant}/${id}`);
+    return (await this.#episodes({ whos })).map(episodeOf);
   }
 
   async episodes(tenant: string): Promise<Episode[]> {
@@ -328,6 +348,7 @@ export class RedisStore implements StateStore {
       });
       this.#duty = reply.duty;
       this.#renewedAt = sentAt;
+      this.#nextMs = reply.nextMs ?? Number.POSITIVE_INFINITY;
       const events = listOf(reply.list);
       // Whoever was admitted before these happened listens by then.
       await new Promise<void>((resolve) => setImmediate(resolve));
@@ -353,8 +374,11 @@ export class RedisStore implements StateStore {
     feed.begin(last, number);
   }
 
+  /** At the next deadline at the latest: an episode ends when its time has come, not when somebody happens to look. */
   #tickLater(): void {
-    this.#cancelTick = this.#parts.clock.after(TICK_MS, () => {
+    const inMs = Math.min(TICK_MS, Math.max(1, Math.ceil(this.#nextMs)));
+    this.#nextMs = Number.POSITIVE_INFINITY;
+    this.#cancelTick = this.#parts.clock.after(inMs, () => {
       void this.poll().finally(() => {
         if (this.#closing === undefined) this.#tickLater();
       });
@@ -381,7 +405,7 @@ export class RedisStore implements StateStore {
     return listOf(list).map(reservationOf);
   }
 
-  async #episodes(of: { tenant?: string }): Promise<EpisodeReply[]> {
+  async #episodes(of: { tenant?: string; whos?: string[] }): Promise<EpisodeReply[]> {
     return listOf((await this.#parts.link.call<{ list: LuaList<EpisodeReply> }>("episodes", of)).list);
   }
 
@@ -412,6 +436,8 @@ interface TickReply {
   duty: boolean;
   last: string;
   list: LuaList<EventReply>;
+  /** Until the next episode can end; absent when there is none. */
+  nextMs?: number;
 }
 
 function startOf(tenant: string, id: string, { settings, metadata = {} }: EpisodeStart) {

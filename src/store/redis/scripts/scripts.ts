@@ -130,15 +130,15 @@ return cjson.encode({ episode = view(e) })
 `,
   ),
   episode: script(EPISODES, "local e = find(A.who)\nreturn cjson.encode({ episode = e and view(e) })"),
-  /** Of one tenant, or those that are active. */
+  /** Those that are asked for, those of one tenant, or those that are active. */
   episodes: script(
     EPISODES,
     `
 local list = {}
-local whos = A.tenant and call('SMEMBERS', P .. 't:' .. A.tenant) or call('SMEMBERS', P .. 'active')
+local whos = A.whos or A.tenant and call('SMEMBERS', P .. 't:' .. A.tenant) or call('SMEMBERS', P .. 'active')
 for _, who in ipairs(whos) do
   local e = find(A.tenant and A.tenant .. '/' .. who or who)
-  if e and (A.tenant or not e.reason) then list[#list + 1] = view(e) end
+  if e and (A.tenant or A.whos or not e.reason) then list[#list + 1] = view(e) end
 end
 return cjson.encode({ list = list })
 `,
@@ -247,7 +247,7 @@ return cjson.encode({ budget = budgetView(limits[#limits]) })
   ),
   /**
    * What time has brought, several times a second from every router: leases are renewed, routers that are gone give up what they hold,
-   * episodes end or are forgotten, sessions too; then the events after the last that this router saw.
+   * episodes end or are forgotten, sessions too; then the events after the last that this router saw, and when the next episode can end.
    */
   tick: script(
     EPISODES,
@@ -282,7 +282,8 @@ for _, entry in ipairs(call('XRANGE', P .. 'events', '(' .. A.last, '+', 'COUNT'
   last = entry[1]
   list[#list + 1] = { number = tonumber(f[2]), event = cjson.decode(f[4]), episode = cjson.decode(f[6]) }
 end
-return cjson.encode({ duty = mine, last = last, list = list })
+local next = call('ZRANGE', P .. 'wake', 0, 0, 'WITHSCORES')[2]
+return cjson.encode({ duty = mine, last = last, list = list, nextMs = next and tonumber(next) - now })
 `,
   ),
   /**
