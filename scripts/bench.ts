@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import type { Bench } from "../test/load/bench.ts";
 import { episodes } from "../test/load/episodes.ts";
 import { hangUp } from "../test/load/hang-up.ts";
+import { lateness } from "../test/load/lateness.ts";
 import { operator } from "../test/load/operator.ts";
 import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
@@ -19,7 +20,18 @@ import { store } from "../test/load/store.ts";
 import { stream } from "../test/load/stream.ts";
 import { formatResult } from "../test/load/table.ts";
 
-const BENCHES: readonly Bench[] = [router, stream, store, episodes, secondTurn, roles, start, hangUp, operator];
+const BENCHES: readonly Bench[] = [
+  router,
+  stream,
+  store,
+  episodes,
+  lateness,
+  secondTurn,
+  roles,
+  start,
+  hangUp,
+  operator,
+];
 
 const { values: options, positionals: asked } = parseArgs({
   allowPositionals: true,

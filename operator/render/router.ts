@@ -3,6 +3,7 @@ import type { LLMPool } from "../../src/api/llmpool.ts";
 import { ANNOTATIONS, CONTAINERS } from "../../src/api/names.ts";
 import { revisionOf } from "../../src/core/plan/revision.ts";
 import type { PoolPlan, RouterPlan } from "../../src/core/plan/types.ts";
+import { ROUTER_ENV } from "../../src/core/process-env.ts";
 import type { ObjectOf } from "../../src/kube/object.ts";
 import { namesOf, objectLabels, podLabels } from "./names.ts";
 import {
@@ -76,7 +77,7 @@ function routerPod({ pool, router }: PoolPlan, settings: RenderSettings): PodTem
             ...["--state", PATHS.store],
             ...secrets.flatMap((secret) => ["--secret", `${secret}=${PATHS.secrets}/${secret}`]),
           ],
-          env: [{ name: "HOME", value: "/tmp" }],
+          env: Object.entries({ HOME: "/tmp", ...ROUTER_ENV }).map(([name, value]) => ({ name, value })),
           ports: [{ name: "http", containerPort: ROUTER_PORT }],
           livenessProbe: httpProbe("/healthz", "http", 10, 6),
           // Not /readyz, which asks for every instance: one that is missing must not cut off the others, nor those who queue for it.

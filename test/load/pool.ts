@@ -2,6 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { API_VERSION, DEFAULT_ROLES, KIND } from "../../src/api/names.ts";
+import { ROUTER_ENV } from "../../src/core/process-env.ts";
 import { Child } from "./child.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
@@ -63,6 +64,7 @@ export async function startPoolRouter(options: RouterOptions): Promise<Child> {
   return new Child({
     file: process.execPath,
     args: [...flags, MAIN, ...args],
+    env: ROUTER_ENV,
     cores,
     signal,
     ...(onOutput && { onOutput }),
