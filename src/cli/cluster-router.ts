@@ -9,6 +9,7 @@ import { findCluster } from "../kube/credentials.ts";
 import { systemClock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import { makeLogger } from "../lib/logger.ts";
+import { sleep } from "../lib/sleep.ts";
 import { ProbedEndpoints } from "../router/probed-endpoints.ts";
 import { startRouter } from "../router/server.ts";
 import type { CliIo } from "./io.ts";
@@ -25,6 +26,9 @@ export interface ClusterRouterFlags {
   state: string;
   secret: ReadonlyMap<string, string>;
 }
+
+/** How long after its end was asked for a router serves on, in milliseconds: until then Services and gateways may not have heard of it. */
+const LEAVE_MS = 5_000;
 
 /**
  * The router of a pool on a cluster. It follows the pool's spec and the pods of its instances, asks each instance itself whether it is ready, and
@@ -100,5 +104,14 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
       onProblem: (problem) => log.warn("secrets cannot be read, the old ones count", { err: problem }),
     }),
   );
-  if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
+  await aborted(io.signal);
+  router.leave();
+  await Promise.race([sleep(clock, LEAVE_MS, new AbortController().signal), ...(io.hurry ? [aborted(io.hurry)] : [])]);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }

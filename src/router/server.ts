@@ -44,6 +44,8 @@ export interface Router extends AsyncDisposable {
   /** Takes a new plan (and secrets) without dropping a request. Throws, and keeps the old one, when the keys are invalid. */
   update(plan: PoolPlan, secrets: Secrets): void;
   instances(): InstanceObject[];
+  /** Not ready at once, but serves on: whoever spreads callers over routers has time to hear of it. Connections end with their next answer. */
+  leave(): void;
   /**
    * Not ready at once, no new work; open calls may end within `graceMs`, then they are cut off, and every reservation that can be
    * settled is. Idempotent.
@@ -71,6 +73,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const { store, source, clock, log, limits = HTTP_LIMITS } = options;
   let { plan } = options;
   let authenticate = makeAuthenticate(plan.router.auth, options.secrets);
+  let leaving = false;
   let closing: Promise<void> | undefined;
 
   const metrics = makeRouterMetrics(plan);
@@ -124,7 +127,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     log,
     instances: () => seats.instances(),
     freeSession,
-    notReady: () => (closing !== undefined ? "the router is shutting down" : seats.notReady()),
+    notReady: () => (leaving ? "the router is shutting down" : seats.notReady()),
     expose: async () => {
       metrics.collect(seats.instances(), seats.cacheUsage(), watch.activeCount);
       return { text: await metrics.metrics.expose(), contentType: metrics.metrics.contentType };
@@ -146,11 +149,17 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => {
     refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
   });
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+  });
   const url = await listen(server, options.host, options.port);
   watch.adopt(await store.activeEpisodes());
 
   function onRequest(req: IncomingMessage, res: ServerResponse): void {
     const path = pathOf(req.url ?? "/");
+    if (leaving) res.shouldKeepAlive = false;
     if (!(path in ROUTES)) return void control(req, res);
     if (req.method !== "POST") {
       res.setHeader("allow", "POST");
@@ -178,9 +187,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     const late = clock.after(graceMs, () => server.closeAllConnections());
     if (graceMs <= 0) server.closeAllConnections();
     await inference.idle();
-    late();
-    server.closeAllConnections();
+    // The last answers may not have left yet; who does not read them has no more time than the calls had.
+    for (const socket of sockets) socket.destroySoon();
     await closed;
+    late();
     stopRetaining();
     reaper.close();
     live.close();
@@ -198,7 +208,11 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       metrics.follow(plan);
       seats.follow();
     },
+    leave() {
+      leaving = true;
+    },
     close: (graceMs) => {
+      leaving = true;
       closing ??= close(graceMs);
       return closing;
     },

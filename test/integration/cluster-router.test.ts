@@ -97,6 +97,7 @@ test.skipIf(!linux)(
       env: {},
       cwd: dir,
       signal: end.signal,
+      hurry: end.signal,
       setExitCode: () => {},
     };
     const keys = await tempDir();
