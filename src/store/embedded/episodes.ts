@@ -163,11 +163,10 @@ export class Episodes {
 
   view(record: EpisodeRecord): Episode {
     const { tenant, id, life, settings, metadata, bucket, startedWall, lastProgress } = record;
-    return {
+    const view: Episode = {
       tenant,
       id,
       state: life.ended ? "ended" : "active",
-      ...(life.ended && { endReason: life.ended.reason }),
       startedAt: startedWall,
       remainingMs: life.ended ? 0 : Math.max(0, life.deadline - this.#deps.clock.now()),
       extensions: life.extensions,
@@ -177,6 +176,8 @@ export class Episodes {
       settings,
       metadata,
     };
+    if (life.ended) view.endReason = life.ended.reason;
+    return view;
   }
 
   close(): void {

@@ -126,6 +126,8 @@ export class Ledger {
     openWindow(bucket, wallMs);
     const { scope, id, spent, reserved } = bucket;
     const reset = resetSeconds(bucket, wallMs);
-    return { scope, id, limit, spent, reserved, ...(reset !== undefined && { resetSeconds: reset }) };
+    const view: BudgetView = { scope, id, limit, spent, reserved };
+    if (reset !== undefined) view.resetSeconds = reset;
+    return view;
   }
 }

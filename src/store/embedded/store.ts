@@ -26,6 +26,7 @@ import {
 } from "../../core/store-errors.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Logger } from "../../lib/logger.ts";
+import type { AdmitNote } from "./audit-log.ts";
 import type { Bindings } from "./bindings.ts";
 import type { Commits } from "./commits.ts";
 import type { Episodes } from "./episodes.ts";
@@ -100,7 +101,9 @@ export class EmbeddedStore implements StateStore {
     const { tokens } = reserved;
     const undo: (() => void)[] = [];
     const instance = session ? bindings.homeOf(session) : request.instance;
-    const of = { ...(role !== undefined && { role }), ...(session && { session: session.id }) };
+    const of: Pick<AdmitNote, "role" | "session"> = {};
+    if (role !== undefined) of.role = role;
+    if (session) of.session = session.id;
     const note = episode && { seq: 0, at: wall, instance, ...of };
     const hold = { requestId, tenant, instance, tokens, episode, at: wall, note };
     const reservation = limits.length > 0 ? ledger.hold(limits, hold) : undefined;
@@ -124,13 +127,8 @@ export class EmbeddedStore implements StateStore {
     }
     const bound = session && bindings.bind(session, instance);
     if (bound?.durable) undo.push(bound.undo);
-    const admission: Admission = {
-      ok: true,
-      reserved: tokens,
-      instance,
-      budgets: this.#views(limits),
-      ...(episode && { episode: episodes.view(episode) }),
-    };
+    const admission: Admission = { ok: true, reserved: tokens, instance, budgets: this.#views(limits) };
+    if (episode) admission.episode = episodes.view(episode);
     const undoAll = () => undo.reverse().forEach((step) => void step());
     if ((episode && !found) || bound?.durable) await commits.join(undoAll);
     else if (reservation) await commits.joinAdmissions(undoAll);
@@ -367,7 +365,8 @@ export class EmbeddedStore implements StateStore {
 
   #views(limits: readonly BucketLimit[]): BudgetView[] {
     const { ledger, clock } = this.#parts;
-    return limits.filter(({ limit }) => limit > 0).map((limit) => ledger.view(limit, clock.wall()));
+    const wall = clock.wall();
+    return limits.filter(({ limit }) => limit > 0).map((limit) => ledger.view(limit, wall));
   }
 
   #moveTo(reservation: ReservationRecord, instance: string): void {
