@@ -8,11 +8,15 @@ import type { Clock } from "../../src/lib/clock.ts";
  * milliseconds, and one that says 0 when the slot has come. A request that does not wait costs none.
  */
 export async function slotOf(ticket: Ticket, response: ServerResponse, clock: Clock, everyMs: number): Promise<Slot> {
-  if (ticket.position() === 0) return ticket.slot;
+  let position = ticket.position();
+  if (position === 0) return ticket.slot;
   let cancel = () => {};
   const tell = () => {
-    inform(response, ticket.position());
-    cancel = clock.after(everyMs, tell);
+    inform(response, position);
+    cancel = clock.after(everyMs, () => {
+      position = ticket.position();
+      tell();
+    });
   };
   tell();
   try {
