@@ -249,6 +249,28 @@ cluster.nodeTest("in a Packed pod a process that takes more than its memory star
   expect(status?.containerStatuses?.[0]?.restartCount).toBe(0);
 });
 
+cluster.nodeTest("an edit reaches the processes of a Packed pod, which stays", async () => {
+  show();
+  await pools.untilReady("packed");
+  const before = (await pools.instancePods("packed")).get("packed-0");
+  await pools.apply("packed", packed({ instances: 2, contextTokens: 1024 }));
+  // What the processes were told when they were started.
+  const told = `
+    const fs = require("node:fs");
+    const env = (pid) => { try { return fs.readFileSync("/proc/" + pid + "/environ", "utf8"); } catch { return ""; } };
+    const found = fs.readdirSync("/proc").filter(Number).map((pid) => /LLMPOOL_INSTANCE=([^\\0]*)/.exec(env(pid))?.[1]);
+    console.log(found.filter(Boolean).map(JSON.parse).map(({ id, contextTokens }) => id + " " + contextTokens).sort().join());`;
+  await eventually("the two that are left have their new context", async () => {
+    const now = await pools.kubectl("exec", "packed-0", "--", "node", "--eval", told);
+    expect(now.trim()).toBe("0 1024,1 1024");
+    return true;
+  });
+  expect((await pools.untilReady("packed")).status?.readyInstances).toBe(2);
+  const after = (await pools.instancePods("packed")).get("packed-0");
+  expect(after?.metadata.uid).toBe(before?.metadata.uid);
+  expect(after?.status.containerStatuses?.[0]?.restartCount).toBe(0);
+});
+
 cluster.nodeTest("deleted pools leave nothing", async () => {
   show();
   await pools.untilReady("apex");
