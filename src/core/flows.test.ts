@@ -23,7 +23,7 @@ const op = fc.record({
 
 test("picks as pickFair does of all heads, whichever came, left, ran and moved", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 4 }), fc.array(op, { maxLength: 120 }), (slots, ops) => {
+    fc.property(fc.integer({ min: 1, max: 4 }), fc.array(op, { maxLength: 120, size: "max" }), (slots, ops) => {
       const flows = new Flows();
       const waiting: Head[] = [];
       const running: FlowLine[] = [];

@@ -5,7 +5,7 @@ import { IndexedHeap } from "./indexed-heap.ts";
 test("the first is the least of those that are in, whichever came, went or changed", () => {
   const step = fc.record({ which: fc.nat(15), key: fc.integer({ min: 0, max: 9 }), leaves: fc.boolean() });
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+    fc.property(fc.array(step, { maxLength: 80, size: "max" }), (steps) => {
       const values = Array.from({ length: 16 }, (_, id) => ({ id, key: 0 }));
       const heap = new IndexedHeap<(typeof values)[number]>((a, b) => a.key < b.key);
       const model = new Set<(typeof values)[number]>();

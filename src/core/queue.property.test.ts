@@ -117,7 +117,7 @@ const op = fc.oneof(
 test("bounded, no slot too many or idle, no session twice, nothing late, whatever happens", async () => {
   const limits = fc.tuple(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 0, max: 6 }));
   await fc.assert(
-    fc.asyncProperty(limits, fc.array(op, { maxLength: 60 }), async ([slots, limit], ops) => {
+    fc.asyncProperty(limits, fc.array(op, { maxLength: 60, size: "max" }), async ([slots, limit], ops) => {
       const world = new World(slots, limit);
       const { queue, clock } = world;
       for (const o of ops) {
