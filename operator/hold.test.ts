@@ -24,7 +24,7 @@ function held(spec: object, before?: object) {
   };
   const { variants, objects } = render(spec);
   const stored = before && render(before).objects.find(({ kind }) => kind === "StatefulSet");
-  const loads = loadsOf(variants).map((load) => ({ load, facts: undefined, job: undefined, pod: undefined }));
+  const loads = loadsOf(variants).map((load) => ({ load, facts: undefined, job: undefined, pods: [] }));
   const observed = variants.map((rendered) => ({ rendered, set: stored as Set | undefined, pods: [], load: loads[0] }));
   const { wanted, kept } = hold(objects, "apex", {
     variants: observed,

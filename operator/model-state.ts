@@ -2,8 +2,9 @@ import type { V1ConfigMap, V1Job } from "@kubernetes/client-node";
 import { ModelFacts } from "../src/api/model-facts.ts";
 import { controllerOf, type ObjectOf } from "../src/kube/object.ts";
 import type { Pod } from "./kinds.ts";
-import { type PodState, podState } from "./pod-state.ts";
+import { DENIED, type PodState, podStateIn } from "./pod-state.ts";
 import type { ModelLoad } from "./render/model-load.ts";
+import type { Words } from "./words.ts";
 
 /** One model on its volume, as far as it is known. */
 export interface ObservedLoad {
@@ -11,8 +12,8 @@ export interface ObservedLoad {
   /** It lies there. */
   facts: ModelFacts | undefined;
   job: ObjectOf<V1Job> | undefined;
-  /** Of its loader; undefined: there is none yet, or no more. */
-  pod: PodState | undefined;
+  /** Of its loader, oldest first; none: not yet, or no more. */
+  pods: Pod[];
 }
 
 /**
@@ -32,12 +33,11 @@ export function observeLoad(
       const { exitCode, message } = state?.terminated ?? {};
       return exitCode === 0 && message !== undefined ? [message] : [];
     });
-  const newest = own.toSorted(byAge).at(-1);
   return {
     load,
     facts: factsIn(map?.data) ?? said.map(factsInText).find((facts) => facts !== undefined),
     job,
-    pod: newest && podState(newest),
+    pods: own.toSorted(byAge),
   };
 }
 
@@ -51,8 +51,11 @@ export function spentAt({ facts, job }: ObservedLoad): number | undefined {
 }
 
 /** The state of instances that wait for it. */
-export function waitingState(observed: ObservedLoad): PodState {
-  const { load, job, pod } = observed;
+export function waitingState(observed: ObservedLoad, words: Words): PodState {
+  const { load, job } = observed;
+  const newest = observed.pods.at(-1);
+  const pod = newest && podStateIn(newest, words);
+  const refused = job && words.get(`Job/${job.metadata.name}`);
   const { uri } = load.model;
   const of = (state: PodState["state"], message: string, reason?: string): PodState => ({
     state,
@@ -67,8 +70,9 @@ export function waitingState(observed: ObservedLoad): PodState {
       "LoaderSilent",
     );
   if (pod?.state === "Failed") return of("Failed", `${uri} cannot be loaded: ${pod.message}`, pod.reason);
-  if (pod?.reason === "Unschedulable")
-    return of("Pending", `the loader of ${uri} has no node: ${pod.message}`, pod.reason);
+  if (!pod && refused !== undefined) return of("Pending", `the loader of ${uri} has no pod: ${refused}`, "PodsRefused");
+  if (pod?.reason !== undefined && DENIED.has(pod.reason))
+    return of("Pending", `the loader of ${uri} cannot start: ${pod.message}`, pod.reason);
   return of("Loading", `Job ${load.jobName} ${job ? "loads" : "is to load"} ${uri} into claim ${load.claimName}`);
 }
 

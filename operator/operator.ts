@@ -20,6 +20,7 @@ import { Prober } from "./prober.ts";
 import { makeReconciler } from "./reconcile.ts";
 import { MANAGER } from "./render/names.ts";
 import type { RenderSettings } from "./render/settings.ts";
+import { EventWords } from "./words.ts";
 
 export interface OperatorOptions {
   credentials: Credentials;
@@ -93,6 +94,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
           recorder,
           prober,
           cards,
+          eventWords: new EventWords(client, clock),
           makeToken: () => randomBytes(32).toString("base64url"),
           clock,
         }),

@@ -1,6 +1,7 @@
 import type { InstanceState } from "../src/api/instance.ts";
 import { CONTAINERS } from "../src/api/names.ts";
 import type { Pod } from "./kinds.ts";
+import type { Words } from "./words.ts";
 
 /** What a pod says of the process in it. */
 export interface PodState {
@@ -42,7 +43,8 @@ export function podState(pod: Pod): PodState {
   if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", "its pod ends");
   if (condition(pod, "Ready")?.status === "True") return of("Ready");
   const scheduled = condition(pod, "PodScheduled");
-  if (scheduled?.status === "False") return of("Pending", scheduled.message, "Unschedulable");
+  if (scheduled?.status === "False")
+    return of("Pending", scheduled.message, waitsForVolume(pod) ? undefined : "Unschedulable");
   for (const { name, state, lastState } of statuses) {
     const waiting = state?.waiting;
     const ended = state?.terminated ?? lastState?.terminated;
@@ -63,6 +65,36 @@ export function podState(pod: Pod): PodState {
   if (running) return of("Loading");
   return of("Pending", statuses[0]?.state?.waiting?.message);
 }
+
+/** The scheduler's words for a pod whose volume is still being made, or never will be. */
+const UNBOUND = /unbound immediate PersistentVolumeClaims/;
+
+/** Whether a pod waits for a volume and for nothing else. */
+export function waitsForVolume(pod: Pod): boolean {
+  const scheduled = condition(pod, "PodScheduled");
+  return scheduled?.status === "False" && UNBOUND.test(scheduled.message ?? "");
+}
+
+export const claimsOf = (pod: Pod): string[] =>
+  (pod.spec?.volumes ?? []).flatMap(({ persistentVolumeClaim: claim }) => (claim ? [claim.claimName] : []));
+
+/** The same, with what Events say of a pod that neither runs nor complains, and of a claim that finds no volume. */
+export function podStateIn(pod: Pod, words: Words): PodState {
+  const state = podState(pod);
+  if (waitsForVolume(pod)) {
+    const said = claimsOf(pod).flatMap((name) => {
+      const why = words.get(`PersistentVolumeClaim/${name}`);
+      return why === undefined ? [] : [`claim ${name} has no volume: ${why}`];
+    });
+    return said.length > 0 ? { ...state, reason: "VolumeUnbound", message: said.join("; ").slice(0, MESSAGE) } : state;
+  }
+  const said = words.get(`Pod/${pod.metadata.name}`);
+  if (state.state !== "Pending" || state.message !== undefined || said === undefined) return state;
+  return { ...state, reason: "Blocked", message: said.slice(0, MESSAGE) };
+}
+
+/** What the cluster denies until somebody acts. */
+export const DENIED: ReadonlySet<string> = new Set(["Unschedulable", "VolumeUnbound", "PodsRefused", "Blocked"]);
 
 export const condition = (pod: Pod, type: string) => pod.status?.conditions?.find((c) => c.type === type);
 

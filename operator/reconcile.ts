@@ -11,6 +11,7 @@ import { RESOURCES } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import { announce } from "./announce.ts";
 import { type ApplyDeps, applyObjects, type Owner, type Problem } from "./apply.ts";
+import { behind } from "./behind.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
 import type { Cards } from "./gpu/cards.ts";
 import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
@@ -27,11 +28,13 @@ import { podsToReplace } from "./rollout.ts";
 import { invalidStatus, statusOf } from "./status.ts";
 import { targetsOf } from "./targets.ts";
 import { ensureToken } from "./token.ts";
+import type { EventWords } from "./words.ts";
 
 export interface ReconcileDeps extends ApplyDeps {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
   prober: Pick<Prober, "follow" | "told">;
+  eventWords: Pick<EventWords, "about" | "forget">;
   cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
   clock: Clock;
@@ -57,6 +60,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
       expectations.forget(key);
       writtenAt.delete(key);
       deps.prober.follow(key, []);
+      deps.eventWords.forget(key);
       return {};
     }
     const { status: before, ...manifest } = stored;
@@ -73,8 +77,10 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     const { problems, observed, loadAgainMs } = await bring(pool, plan, key, deps, signal);
     deps.prober.follow(key, targetsOf(observed.variants));
     const told = deps.prober.told(key);
+    const namespace = parseKey(key).namespace ?? "default";
+    const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
-    const next = statusOf({ pool, generation, plan, observed, problems, told, fits, before, now });
+    const next = statusOf({ pool, generation, plan, observed, problems, told, words, fits, before, now });
     const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal))) writtenAt.set(key, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);
@@ -86,7 +92,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
             failed.map(({ message }) => message).join("; "),
           );
     if (waitMs > 0) return { requeueAfterMs: waitMs };
-    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs) };
+    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs, againMs) };
   };
 }
 

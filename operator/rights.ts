@@ -24,6 +24,8 @@ export const RIGHTS: readonly Rule[] = [
   // Single ones, by their name: never listed.
   rule(RESOURCES.secrets, ["get", "create"]),
   rule(RESOURCES.events, ["create", "patch"]),
+  // Of a quota or a volume that cannot be made only Events tell: read for what stays behind.
+  { apiGroups: [""], resources: ["events"], verbs: ["list"] },
   // How many cards a claim asks for.
   rule(RESOURCES.resourceClaimTemplates, ["get"]),
   ...[...OWNED, RESOURCES.podMonitors].map((kind) =>

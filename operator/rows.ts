@@ -4,8 +4,9 @@ import type { ObservedVariant } from "./gather.ts";
 import { isHeld } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
 import { waitingState } from "./model-state.ts";
-import { type PodState, podState } from "./pod-state.ts";
+import { type PodState, podStateIn } from "./pod-state.ts";
 import { ordinalOf } from "./rollout.ts";
+import type { Words } from "./words.ts";
 
 /** One wanted instance, and what is there of it. */
 export interface Row {
@@ -16,19 +17,26 @@ export interface Row {
   told: Told | undefined;
 }
 
-export function rowsOf(variant: ObservedVariant, told: ReadonlyMap<string, Told>): Row[] {
-  const { rendered, pods, load } = variant;
+export function rowsOf(variant: ObservedVariant, told: ReadonlyMap<string, Told>, words: Words): Row[] {
+  const { rendered, set, pods, load } = variant;
+  const refused = set && words.get(`StatefulSet/${set.metadata.name}`);
   return rendered.plan.instances.map((instance) => {
     const pod = pods.find((one) => ordinalOf(one) === instance.ordinal);
-    if (!pod && load && isHeld(variant)) return { instance, pod, seen: waitingState(load), told: undefined };
-    if (!pod) return { instance, pod, seen: { ...NO_POD }, told: undefined };
-    const seen = podState(pod);
+    if (!pod && load && isHeld(variant)) return { instance, pod, seen: waitingState(load, words), told: undefined };
+    if (!pod) return { instance, pod, seen: noPod(refused), told: undefined };
+    const seen = podStateIn(pod, words);
     const said = told.get(instance.id);
     return { instance, pod, seen: seenOf(seen, said, rendered.packed), told: said };
   });
 }
 
-const NO_POD = { state: "Pending", restarts: 0, message: "its pod is not there yet" } as const;
+/** @param refused why the StatefulSet's controller cannot make it */
+const noPod = (refused: string | undefined): PodState => ({
+  state: "Pending",
+  restarts: 0,
+  message: refused ?? "its pod is not there yet",
+  ...(refused !== undefined && { reason: "PodsRefused" }),
+});
 
 /** A kubelet knows whether a pod of one instance is ready; of a Packed pod it knows only that the supervisor answers. */
 function seenOf(pod: PodState, told: Told | undefined, packed: boolean): PodState {

@@ -52,7 +52,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
   const plan = planPool(pool);
   const variants = variantsOf(pool, plan);
   const loads = loadsOf(variants).map(
-    (load): ObservedLoad => ({ load, facts: undefined, job: undefined, pod: undefined, ...loading }),
+    (load): ObservedLoad => ({ load, facts: undefined, job: undefined, pods: [], ...loading }),
   );
   const observed: Observed = {
     loads,
@@ -90,6 +90,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
     observed,
     problems: [],
     told: new Map(),
+    words: new Map(),
     fits: [],
     before: undefined,
     now: "2026-01-01T00:00:00Z",
@@ -156,7 +157,8 @@ describe("a pool", () => {
     const model = { uri: "hf://org/repo", cache: { storage: "40Gi" } };
     const spec = { backend: "hf-cuda", model, instances: 2 };
     const facts = { path: "hf/m", format: "safetensors" as const, bytes: 9 };
-    const failed = { state: "Failed" as const, reason: "ModelNotFound", message: "no such repository", restarts: 3 };
+    const words = '{"reason":"ModelNotFound","msg":"no such repository"}';
+    const failed = { apiVersion: "v1", kind: "Pod", metadata: { name: "load" }, status: crashed(words) };
 
     test("waits for it without pods", () => {
       const status = look({ spec });
@@ -166,7 +168,7 @@ describe("a pool", () => {
     });
 
     test("says why it cannot be had, and waits for somebody", () => {
-      const status = look({ spec, loading: { pod: failed } });
+      const status = look({ spec, loading: { pods: [failed] } });
       expect(judged(status)).toMatchObject({
         Ready: "False Failed",
         ModelAvailable: "False ModelNotFound",
@@ -176,7 +178,7 @@ describe("a pool", () => {
     });
 
     test("serves on with what it had while a new one cannot be had", () => {
-      const status = look({ spec, pods: [READY, READY], revision: "old", loading: { pod: failed } });
+      const status = look({ spec, pods: [READY, READY], revision: "old", loading: { pods: [failed] } });
       expect(judged(status)).toMatchObject({ Ready: "True Ready", ModelAvailable: "False ModelNotFound" });
       expect(judged(status)).toMatchObject({ Stalled: "True ModelNotFound", Progressing: "True RollingOut" });
     });

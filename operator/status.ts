@@ -10,12 +10,13 @@ import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
 import { judgeSchedulable } from "./judge-schedulable.ts";
-import { type PodState, podState } from "./pod-state.ts";
+import { DENIED, type PodState, podStateIn } from "./pod-state.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
 import { isReady, type Row, rowsOf } from "./rows.ts";
 import { isNotable, rounded } from "./speed.ts";
+import type { Words } from "./words.ts";
 
 export interface StatusInput {
   pool: LLMPool;
@@ -25,6 +26,8 @@ export interface StatusInput {
   problems: readonly Problem[];
   /** What instances say of themselves, by id. */
   told: ReadonlyMap<string, Told>;
+  /** What Events say of what stays behind. */
+  words: Words;
   /** Of variants with cards and a model. */
   fits: readonly VariantFit[];
   before: LLMPoolStatus | undefined;
@@ -35,7 +38,7 @@ export interface StatusInput {
 /** The status of a pool, from what is there. Pure: the same input gives the same status. */
 export function statusOf(input: StatusInput): LLMPoolStatus {
   const { pool, generation, plan, observed, before, now } = input;
-  const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.told));
+  const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.told, input.words));
   const own = rows.filter(({ instance }) => instance.variant === DEFAULT_VARIANT);
   const namespace = pool.metadata.namespace ?? "default";
   return {
@@ -108,10 +111,11 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
           message: instances.message,
         };
   const moving = whatMoves(input, rows);
-  const model = judgeModel(input.observed, rows);
+  const { router: routerPods, loads } = input.observed;
+  const otherPods = [...routerPods.pods, ...loads.filter(({ facts }) => !facts).flatMap(({ pods }) => pods)];
+  const model = judgeModel(input.observed, rows, input.words);
   const stalled =
-    ready.status === "True" ||
-    !(problem?.reason === "ObjectTaken" || ready.reason === "Unschedulable" || isBroken(rows))
+    ready.status === "True" || !(problem?.reason === "ObjectTaken" || DENIED.has(ready.reason) || isBroken(rows))
       ? // The instances of before serve on, and those that are wanted cannot be made.
         model.status === "False" && model
       : ready;
@@ -120,7 +124,7 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
     instances,
     router,
     model,
-    judgeSchedulable(rows, input.observed.router.pods, input.fits),
+    judgeSchedulable(rows, otherPods, input.fits, input.words),
     moving
       ? { type: "Progressing", status: "True", ...moving }
       : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
@@ -139,7 +143,7 @@ function judgeInstances(rows: readonly Row[]): Judgement {
   if (ready === rows.length) return { type, status: "True", reason: "Ready", message: count };
   const worst =
     rows.find(({ seen }) => seen.state === "Failed") ??
-    rows.find(({ seen }) => seen.reason === "Unschedulable") ??
+    rows.find(({ seen }) => seen.reason !== undefined && DENIED.has(seen.reason)) ??
     rows.find(({ seen }) => seen.state !== "Ready");
   const message = worst?.seen.message ? `${count}; ${worst.instance.id}: ${worst.seen.message}` : count;
   const reason = ready > 0 ? "Degraded" : reasonOf(worst?.seen);
@@ -147,12 +151,12 @@ function judgeInstances(rows: readonly Row[]): Judgement {
 }
 
 function reasonOf(seen: PodState | undefined): Judgement["reason"] {
-  if (seen?.reason === "Unschedulable") return "Unschedulable";
+  if (seen?.reason !== undefined && DENIED.has(seen.reason)) return seen.reason;
   if (seen?.state === "Failed") return "Failed";
   return seen?.state === "Pending" ? "Pending" : "Loading";
 }
 
-function judgeRouter({ plan, observed: { router } }: StatusInput): Judgement {
+function judgeRouter({ plan, observed: { router }, words }: StatusInput): Judgement {
   const type = "RouterReady";
   const { store, replicas } = plan.router;
   const available = router.deployment?.status?.availableReplicas ?? 0;
@@ -166,7 +170,11 @@ function judgeRouter({ plan, observed: { router } }: StatusInput): Judgement {
       message: `${count}; episodes, budgets and bindings go with its pod (store.ephemeral)`,
     };
   }
-  const states = router.pods.map(podState);
+  const refused = router.deployment?.status?.conditions?.find(
+    (c) => c.type === "ReplicaFailure" && c.status === "True",
+  );
+  const states: PodState[] = router.pods.map((pod) => podStateIn(pod, words));
+  if (refused) states.push({ state: "Pending", restarts: 0, reason: "PodsRefused", message: refused.message ?? "" });
   const worst = states.find(({ state }) => state === "Failed") ?? states.find(({ message }) => message !== undefined);
   return {
     type,

@@ -24,7 +24,7 @@ const pool = (spec: object = {}) => ({
 const cached = {
   name: "cached",
   backend: "hf-cuda",
-  model: { uri: "hf://org/cached", cache: { storage: "1Gi" } },
+  model: { uri: "hf://org/cached", cache: { storage: "1Gi", storageClassName: "nowhere" } },
   instances: 1,
 };
 const packed = {
@@ -76,6 +76,9 @@ cluster.ownTest("the operator may do what it does, and nothing else", async () =
 
   await cluster.apply([pool({ variants: [packed, cached] })], namespace);
   await eventually("the pool has its last object", () => cluster.get("podmonitor", "apex-router", namespace));
+  await eventually("it asks why a claim has no volume", async () =>
+    (await mine()).some(({ verb, resource }) => verb === "list" && resource === "events"),
+  );
   await cluster.apply([pool({ contextTokens: 512 })], namespace);
   await untilReason(namespace, /^Ready: 2 of 2/);
   await eventually("what the variant had is gone", async () => {

@@ -1,0 +1,180 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, onTestFinished } from "vitest";
+import type { InstanceObject } from "../../src/api/http.ts";
+import { runClusterRouter } from "../../src/cli/cluster-router.ts";
+import type { KubeObject } from "../../src/kube/object.ts";
+import { clusterForTests } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
+import { PodInstances } from "../support/pod-instances.ts";
+import { operate, pools, stub, until } from "../support/pools.ts";
+import { hasRedis, RedisServer } from "../support/redis.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
+import { tempDir } from "../support/temp-dir.ts";
+
+const cluster = await clusterForTests();
+cluster.installCrd();
+const { poolOf, untilCondition } = pools(cluster);
+
+/** A way to the API server that can be cut, as the account that the operator has made for the pool's routers. */
+async function apiFor(namespace: string): Promise<{ kubeconfig: string; wire: TcpProxy }> {
+  const shown = await cluster.kubectl(["config", "view", "--raw", "--minify", "--output", "json"]);
+  const config = JSON.parse(shown) as {
+    clusters: { name: string; cluster: { server: string } }[];
+    users: { name: string; user: object }[];
+  };
+  const token = (await cluster.kubectl(["create", "token", "apex", "--namespace", namespace])).trim();
+  const server = new URL(config.clusters[0]?.cluster.server ?? "");
+  const wire = await TcpProxy.start(Number(server.port), server.hostname);
+  onTestFinished(() => wire[Symbol.asyncDispose]());
+  const file = join(await tempDir(), "kubeconfig");
+  const clusters = config.clusters.map((one) => ({
+    ...one,
+    cluster: { ...one.cluster, server: `https://127.0.0.1:${wire.port}` },
+  }));
+  const users = config.users.map(({ name }) => ({ name, user: { token } }));
+  await writeFile(file, JSON.stringify({ ...config, clusters, users }), { mode: 0o600 });
+  return { kubeconfig: file, wire };
+}
+
+/** A router of the pool in this process. Ended with the test. */
+async function router(namespace: string, kubeconfig: string, tokenFile: string, secret: Map<string, string>) {
+  const end = new AbortController();
+  const dir = await tempDir();
+  let said = "";
+  const io = {
+    stdout: () => {},
+    stderr: (text: string) => {
+      said += text;
+    },
+    env: {},
+    cwd: dir,
+    signal: end.signal,
+    setExitCode: () => {},
+  };
+  const flags = { pool: "apex", namespace, kubeconfig, tokenFile, host: "127.0.0.1", port: 0, state: "state", secret };
+  const running = runClusterRouter(flags, io);
+  onTestFinished(async () => {
+    end.abort(new Error("the test is over"));
+    await running;
+  });
+  const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
+  return {
+    async rows(): Promise<string[]> {
+      const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };
+      return data.map(({ id, state, pod, device }) => `${id} ${state} ${pod} ${device}`);
+    },
+    /** Which instance answers. */
+    async ask(role: string, session?: string): Promise<string> {
+      const headers = { "content-type": "application/json", ...(session !== undefined && { "x-session-id": session }) };
+      const body = JSON.stringify({ model: role, messages: [{ role: "user", content: "hi" }] });
+      const answer = await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body });
+      await answer.text();
+      return `${answer.status} ${answer.headers.get("x-llmpool-instance")}`;
+    },
+  };
+}
+
+const READY = ["0 Ready apex-0 stub", "1 Ready apex-1 stub"];
+const roles = [{ name: "planner", instance: 0 }, { name: "free" }];
+
+const run = (name: string, body: () => Promise<void>) =>
+  hasRedis && process.platform === "linux" && cluster.ownTest(name, body);
+
+run("routers of one pool agree, learn pods and roles without a restart, and serve on alone", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  const stop = await operate(cluster, namespace);
+  const store = { redisSecretRef: { name: "apex-redis", key: "url" } };
+  const spec = { store, router: { replicas: 2 } };
+  await cluster.apply([stub({ ...spec, roles })], namespace);
+  await untilCondition(namespace, "Ready", "True");
+
+  const secret = await cluster.get<KubeObject & { data: { token: string } }>("secret", "apex-token", namespace);
+  const token = Buffer.from(secret.data.token, "base64").toString();
+  const instances = await PodInstances.with(cluster, namespace, token);
+  const first = await instances.serve("apex-0", "0");
+  await instances.serve("apex-1", "1");
+
+  // What the operator asks of them is in the status.
+  await until("the status has what instances say of themselves", async () => {
+    const { status } = await poolOf(namespace);
+    const told = { state: "Ready", device: "stub", warmupSeconds: 1.2, tokensPerSecond: 62, restarts: 0 };
+    expect(status?.instanceStatuses).toMatchObject([told, told]);
+  });
+  // Nobody talks to an instance without the pool's token.
+  for (const authorization of ["", "Bearer wrong"]) {
+    const refused = await fetch(`${first}/v1/models`, { headers: { authorization } });
+    expect([refused.status, await refused.json()]).toMatchObject([401, { error: { code: "unauthorized" } }]);
+  }
+
+  const redis = await RedisServer.start();
+  onTestFinished(() => redis[Symbol.asyncDispose]());
+  const secrets = join(await tempDir(), "apex-redis");
+  await mkdir(secrets);
+  await writeFile(join(secrets, "url"), redis.url);
+  const { kubeconfig, wire } = await apiFor(namespace);
+  const start = () => router(namespace, kubeconfig, instances.tokenFile, new Map([["apex-redis", secrets]]));
+  const [a, b] = [await start(), await start()];
+  for (const one of [a, b])
+    await until("both instances are ready", async () => expect(await one.rows()).toEqual(READY));
+
+  expect([await a.ask("planner"), await b.ask("planner")]).toEqual(["200 0", "200 0"]);
+  // A session is where it is, whoever is asked; an agent has one place in every router.
+  for (const session of ["s1", "s2", "s3", "s4"]) {
+    const home = await a.ask("free", session);
+    expect([await b.ask("free", session), await a.ask("free", session)]).toEqual([home, home]);
+  }
+
+  // A role and a pod more: no restart.
+  await cluster.apply([stub({ ...spec, instances: 3, roles: [...roles, { name: "critic", instance: 2 }] })], namespace);
+  await eventually("the third pod runs", async () => {
+    const pod = await cluster.get<KubeObject & { status: { podIP?: string } }>("pod", "apex-2", namespace);
+    return pod.status.podIP !== undefined;
+  });
+  await instances.serve("apex-2", "2");
+  for (const one of [a, b]) {
+    await until("it has the third", async () => expect(await one.rows()).toContain("2 Ready apex-2 stub"));
+    expect(await one.ask("critic")).toBe("200 2");
+  }
+
+  // Without the operator and the API server both go on.
+  await stop();
+  wire.partition();
+  for (const one of [a, b])
+    expect([await one.ask("planner"), await one.ask("free", "s1")]).toEqual(["200 0", await a.ask("free", "s1")]);
+  await cluster.kubectl(["delete", "pod", "apex-2", "--namespace", namespace, "--grace-period=0", "--force"]);
+  expect(await a.rows()).toContain("2 Ready apex-2 stub");
+  wire.heal();
+  // What happened meanwhile is seen once it is back.
+  for (const one of [a, b])
+    await until("the deleted pod is gone", async () => expect(await one.rows()).not.toContain("2 Ready apex-2 stub"));
+  expect(await b.ask("planner")).toBe("200 0");
+});
+
+cluster.ownTest("pods tell a router what the EndpointSlices are made of", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await operate(cluster, namespace);
+  await cluster.apply([stub()], namespace);
+  await untilCondition(namespace, "Ready", "True");
+  interface Slice {
+    endpoints?: { addresses: string[]; targetRef?: { name: string } }[];
+  }
+  await until("every address of a slice is a pod's, and the other way round", async () => {
+    const list = async <T>(kind: string, selector: string) =>
+      (
+        JSON.parse(
+          await cluster.kubectl(["get", kind, "--namespace", namespace, "--selector", selector, "--output", "json"]),
+        ) as { items: T[] }
+      ).items;
+    const slices = await list<Slice>("endpointslices", "kubernetes.io/service-name=apex-instances");
+    const pods = await list<KubeObject & { status: { podIP: string } }>("pods", "app.kubernetes.io/component=instance");
+    expect(
+      slices
+        .flatMap(({ endpoints }) => endpoints ?? [])
+        .map((e) => `${e.targetRef?.name} ${e.addresses}`)
+        .sort(),
+    ).toEqual(pods.map(({ metadata, status }) => `${metadata.name} ${status.podIP}`).sort());
+  });
+});
