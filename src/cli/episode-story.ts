@@ -22,7 +22,8 @@ function headOf({ id, state, end_reason, time_remaining_s, ...episode }: Episode
 
 function tellingOf(entry: AuditObject, who: string): string {
   const { event, request, instance, session, reserved, used, count, from, to } = entry;
-  const id = typeof request === "string" ? ` [${request.slice(0, 12)}]` : "";
+  // As much as tells the requests of several routers apart.
+  const id = typeof request === "string" ? ` [${request.slice(0, 20)}]` : "";
   const ofSession = session === undefined ? "" : `, session ${session}`;
   switch (event) {
     case "start": {

@@ -166,7 +166,7 @@ describe("episodes", () => {
   test("tells the story of one from its journal, page by page, and gives programs its lines", async () => {
     const start = Date.parse(episode.started_at);
     const at = (ms: number) => ({ episode_id: "ep1", at: new Date(start + ms).toISOString() });
-    const of = { request: "req_0123456789", instance: "0", reserved: 30 };
+    const of = { request: "req_0000000194cb37f46029072496ceb138", instance: "0", reserved: 30 };
     const budget = { scope: "episode", id: "ep1", limit: 100, spent: 75, reserved: 0 };
     const pages = [
       [
@@ -194,9 +194,9 @@ describe("episodes", () => {
     expect((await cli(["episodes", "show", "ep1"], world)).out.split("\n")).toEqual([
       `episode ep1, begun ${episode.started_at}: 20m left; 10 of 100 tokens used, 5 reserved`,
       "  +0.0s   began: 30m, with progress up to 1h, 100 tokens",
-      "  +1.2s   planner admitted to instance 0, session s1: 30 tokens reserved [req_01234567]",
-      "  +2.0s   planner moved from instance 0 to 1, session s1 [req_01234567]",
-      "  +3.0s   planner used 25 of 30 tokens (prompt 20, of it cached 10, completion 5) [req_01234567]",
+      "  +1.2s   planner admitted to instance 0, session s1: 30 tokens reserved [req_0000000194cb37f4]",
+      "  +2.0s   planner moved from instance 0 to 1, session s1 [req_0000000194cb37f4]",
+      "  +3.0s   planner used 25 of 30 tokens (prompt 20, of it cached 10, completion 5) [req_0000000194cb37f4]",
       "  +4.0s   coder denied 3 times: 30 tokens asked; episode budget ep1: 100, spent 75, reserved 0",
       "  +5m     extended by patch, 2m10s left (1)",
       "  +5m10s  a request admitted to instance 0: 30 tokens reserved [req_b]",

@@ -89,11 +89,12 @@ export class Episodes {
     this.restore(record);
     this.#deps.journal.buckets.mark(record.bucket);
     const { timeoutSeconds, maxTimeoutSeconds, budgetTokens } = record.settings;
-    this.#emit(record, "started", {
+    const data = {
       timeout_s: timeoutSeconds,
       max_timeout_s: maxTimeoutSeconds,
       ...(budgetTokens > 0 && { budget_tokens: budgetTokens }),
-    });
+    };
+    this.#emit(record, "started", data, this.#deps.clock.wall() - record.startedWall);
     return { undo: () => this.#forget(record) };
   }
 
