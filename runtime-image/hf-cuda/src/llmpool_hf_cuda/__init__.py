@@ -1,0 +1,1 @@
+"""One LLMPool instance on transformers: docs/hf-cuda.md."""

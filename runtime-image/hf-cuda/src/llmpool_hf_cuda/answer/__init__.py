@@ -1,0 +1,1 @@
+"""Tokens to what a client gets."""

@@ -1,0 +1,1 @@
+"""The model's side: KV cells, sessions, batching, sampling."""

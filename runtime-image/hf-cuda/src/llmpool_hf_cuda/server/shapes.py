@@ -1,0 +1,69 @@
+"""How each route writes its answer: whole, and as frames of a stream."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..api import FinishReason, ToolCall
+from .records import Record
+
+
+def compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Frames are complete SSE events."""
+
+    chat: bool
+    request_id: str
+    model: str
+    created: int
+    """Unix seconds."""
+    include_usage: bool
+    """Then every other chunk says `"usage": null`, as OpenAI's do."""
+
+    def whole(self, text: str, calls: list[ToolCall], finish: FinishReason, record: Record) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": 0}
+        if self.chat:
+            message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+            if calls:
+                message["tool_calls"] = [call.as_json() for call in calls]
+            choice["message"] = message
+        else:
+            choice["text"] = text
+        choice |= {"logprobs": None, "finish_reason": finish}
+        kind = "chat.completion" if self.chat else "text_completion"
+        return {**self._head(kind), "choices": [choice], "usage": record.usage()}
+
+    def first(self) -> str:
+        """The frame before the first text; empty where the route has none."""
+        return self._frame({"delta": {"role": "assistant", "content": ""}}) if self.chat else ""
+
+    def text(self, text: str) -> str:
+        return self._frame({"delta": {"content": text}} if self.chat else {"text": text})
+
+    def tool_call(self, index: int, call: ToolCall) -> str:
+        return self._frame({"delta": {"tool_calls": [{"index": index, **call.as_json()}]}}) if self.chat else ""
+
+    def last(self, finish: FinishReason) -> str:
+        return self._frame({"delta": {}} if self.chat else {"text": ""}, finish)
+
+    def usage(self, record: Record) -> str:
+        chunk = {**self._head(self._kind()), "choices": [], "usage": record.usage()}
+        return f"data: {compact(chunk)}\n\n" if self.include_usage else ""
+
+    def _frame(self, content: dict[str, Any], finish: FinishReason | None = None) -> str:
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+        chunk: dict[str, Any] = {**self._head(self._kind()), "choices": [choice]}
+        if self.include_usage:
+            chunk["usage"] = None
+        return f"data: {compact(chunk)}\n\n"
+
+    def _kind(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.chat else "cmpl"
+        return {"id": f"{prefix}-{self.request_id}", "object": kind, "created": self.created, "model": self.model}
