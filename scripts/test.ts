@@ -10,6 +10,8 @@ import { fileURLToPath } from "node:url";
 import { runChecks } from "./checks.ts";
 import { clusterForRun } from "./cluster/for-tests.ts";
 import { release } from "./cluster/lifecycle.ts";
+import { pythonChecks } from "./hf-cuda/checks.ts";
+import { NoPython, setUpHfCuda } from "./hf-cuda/setup.ts";
 
 interface Tally {
   passed: number;
@@ -35,6 +37,7 @@ const SUITES: Record<string, string[]> = {
   integration: ["test/integration"],
   e2e: ["test/e2e"],
   cluster: ["test/cluster"],
+  "hf-cuda": ["test/hf-cuda"],
 };
 
 const asked = process.argv.slice(2);
@@ -60,7 +63,10 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 }
 
 /** Suites that run only when they are asked for, and how to. */
-const ON_REQUEST: Record<string, string> = { cluster: "npm test -- cluster" };
+const ON_REQUEST: Record<string, string> = {
+  cluster: "npm test -- cluster",
+  "hf-cuda": "npm test -- hf-cuda",
+};
 
 const total: Tally = { passed: 0, failed: 0, skipped: 0 };
 for (const name of asked.length > 0 ? asked : names) {
@@ -84,6 +90,7 @@ process.exitCode = total.failed === 0 ? 0 : 1;
 
 async function runSuite(name: string): Promise<Tally> {
   if (name === "checks") return checks();
+  if (name === "hf-cuda") return hfCuda();
   if (name !== "cluster") return vitest(SUITES[name] ?? []);
   // Started here, so that a first start's lines are seen while it builds; and ended here, so that nothing is left when this is done.
   const { home } = await clusterForRun(process.env, process.pid, console.log);
@@ -91,6 +98,24 @@ async function runSuite(name: string): Promise<Tally> {
     return await vitest([...(SUITES[name] ?? []), "--no-file-parallelism"]);
   } finally {
     await release(home, process.pid, console.log);
+  }
+}
+
+/** A real model in Python: one process at a time, and a limit against hanging that a busy machine does not meet. */
+const SLOW = ["--no-file-parallelism", "--testTimeout=600000", "--hookTimeout=600000"];
+
+/** The Python instance: its own checks and tests, then the conformance suite against its process. */
+async function hfCuda(): Promise<Tally> {
+  try {
+    const home = await setUpHfCuda(console.log);
+    process.env.LLMPOOL_TEST_HF_CUDA = home.dir;
+    const python = await pythonChecks(home, run, console.log);
+    const { passed, failed, skipped } = await vitest([...(SUITES["hf-cuda"] ?? []), ...SLOW]);
+    return { passed: python.passed + passed, failed: python.failed + failed, skipped: python.skipped + skipped };
+  } catch (error) {
+    if (!(error instanceof NoPython)) throw error;
+    console.log(`skipped: the suite hf-cuda: ${error.message}; then: npm test -- hf-cuda`);
+    return { passed: 0, failed: 0, skipped: 1 };
   }
 }
 
@@ -122,8 +147,9 @@ async function vitest(paths: string[]): Promise<Tally> {
   }
 }
 
-/** The runner takes every file whose path contains the filter: a whole path from the root is in no other folder's. */
+/** The runner takes every file whose path contains the filter: a whole path from the root is in no other folder's. Options stay as they are. */
 function rooted(path: string): string {
+  if (path.startsWith("--")) return path;
   return path.endsWith(".ts") ? join(root, path) : `${join(root, path)}/`;
 }
 
@@ -153,9 +179,9 @@ function tallyOf(report: Report, run: { code: number; text: string }): Tally {
   return tally;
 }
 
-function run(file: string, args: string[]): Promise<{ code: number; text: string }> {
+function run(file: string, args: string[], cwd = root): Promise<{ code: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(file, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(file, args, { cwd, stdio: ["ignore", "pipe", "pipe"] });
     running = child;
     let text = "";
     const keep = (chunk: Buffer) => {

@@ -8,7 +8,15 @@ import type { InstanceConfig, InstanceMessage, SupervisorMessage } from "../../s
 import { eventually } from "../support/eventually.ts";
 
 const MAIN = fileURLToPath(new URL("../../runtime-image/main.ts", import.meta.url));
+/** What runs an instance of LLMPool's own Node program. */
+const NODE: Program = { command: [process.execPath, MAIN], env: {} };
 export const TOKEN = "token-of-the-test-pool";
+
+/** Another program that serves one instance. */
+export interface Program {
+  command: readonly [string, ...string[]];
+  env: Readonly<Record<string, string>>;
+}
 
 /** One real instance process with a folder of its own. */
 export class InstanceProcess implements AsyncDisposable {
@@ -31,20 +39,21 @@ export class InstanceProcess implements AsyncDisposable {
   }
 
   /** Starts it; it may not listen yet. */
-  static async spawn(change: Partial<InstanceConfig> = {}): Promise<InstanceProcess> {
+  static async spawn(change: Partial<InstanceConfig> = {}, program = NODE): Promise<InstanceProcess> {
     const dir = await mkdtemp(join(tmpdir(), "llmpool-instance-"));
     await writeFile(join(dir, "token"), TOKEN);
     const config = { ...defaults(dir), ...change };
-    const child = spawn(process.execPath, [MAIN], {
+    const [file, ...args] = program.command;
+    const child = spawn(file, args, {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
-      env: { ...process.env, LLMPOOL_INSTANCE: JSON.stringify(config), UV_THREADPOOL_SIZE: "8" },
+      env: { ...process.env, ...program.env, LLMPOOL_INSTANCE: JSON.stringify(config), UV_THREADPOOL_SIZE: "8" },
     });
     return new InstanceProcess(child, dir);
   }
 
   /** Started and listening; perhaps not ready. */
-  static async listening(change: Partial<InstanceConfig> = {}): Promise<InstanceProcess> {
-    const instance = await InstanceProcess.spawn(change);
+  static async listening(change: Partial<InstanceConfig> = {}, program = NODE): Promise<InstanceProcess> {
+    const instance = await InstanceProcess.spawn(change, program);
     try {
       const listening = await eventually("the instance listens", () => instance.heard("listening"));
       instance.url = `http://127.0.0.1:${listening.port}`;
@@ -56,8 +65,8 @@ export class InstanceProcess implements AsyncDisposable {
     }
   }
 
-  static async ready(change: Partial<InstanceConfig> = {}): Promise<InstanceProcess> {
-    const instance = await InstanceProcess.listening(change);
+  static async ready(change: Partial<InstanceConfig> = {}, program = NODE): Promise<InstanceProcess> {
+    const instance = await InstanceProcess.listening(change, program);
     try {
       await eventually("the instance is ready", () => instance.heard("ready"));
       return instance;

@@ -1,0 +1,162 @@
+"""How requests end, share the engine, and give back what they had."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from conftest import MakeConfig, answer, request
+
+from llmpool_hf_cuda.api import Output
+from llmpool_hf_cuda.backend import Backend
+from llmpool_hf_cuda.config import InstanceConfig
+from llmpool_hf_cuda.engine.attention import Segment
+from llmpool_hf_cuda.engine.turn import HELD_EVENTS
+from llmpool_hf_cuda.errors import LLMPoolError
+
+Make = Callable[[InstanceConfig], Backend]
+LONG = "Remember this list: apples, pears, plums, cherries. " * 8
+
+
+def _trace(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Tokens of each segment of each step, as they are computed."""
+    steps: list[list[int]] = []
+    engine = backend._engine
+    forward = engine._forward
+
+    def traced(segments: list[Segment], tokens: list[int], wanted: int) -> object:
+        steps.append([s.count for s in segments])
+        return forward(segments, tokens, wanted)
+
+    monkeypatch.setattr(engine, "_forward", traced)
+    return steps
+
+
+def test_leaving_ends_within_one_step(tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backends(config(tiny))
+    steps = _trace(backend, monkeypatch)
+
+    async def run() -> None:
+        async with aclosing(backend.generate(request("Once", 400, session="a"))) as events:
+            async for event in events:
+                if isinstance(event, Output):
+                    break
+            seen = len(steps)
+        # Between the event and the cancel the engine may have gone on until it was held, and finishes the step that it is in.
+        assert len(steps) <= seen + HELD_EVENTS + 1
+        after = len(steps)
+        assert await answer(backend, request("Twice", 1)) is not None
+        assert len(steps) == after + 1
+        assert backend.stats()[0] == 1  # the session's cache is kept
+
+    asyncio.run(run())
+
+
+def test_who_does_not_read_holds_its_own_turn_still(
+    tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backends(config(tiny))
+    steps = _trace(backend, monkeypatch)
+
+    async def run() -> None:
+        async with aclosing(backend.generate(request("Once", 300))) as slow:
+            await anext(slow)
+            await answer(backend, request("Twice", 60))
+            alone = [step for step in steps if len(step) == 1]
+            assert len(steps) < 60 + 2 * HELD_EVENTS
+            assert alone
+            rest = [event async for event in slow]
+            assert sum(e.tokens for e in rest if isinstance(e, Output)) == 300
+
+    asyncio.run(run())
+
+
+def test_a_prompt_is_fed_between_the_tokens_of_others(
+    tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backends(config(tiny))
+    steps = _trace(backend, monkeypatch)
+
+    async def run() -> None:
+        async with aclosing(backend.generate(request("Once", 300))) as events:
+            async for event in events:
+                if isinstance(event, Output):
+                    break
+            other = asyncio.create_task(answer(backend, request(LONG, 4)))
+            async for _ in events:
+                if other.done():
+                    break
+        mixed = [step for step in steps if len(step) == 2 and step[0] == 1 and step[1] > 1]
+        assert len(mixed) >= 1
+        assert any(step == [1, 1] for step in steps)
+
+    asyncio.run(run())
+
+
+def test_the_least_valuable_cache_gives_way(tiny: Path, config: MakeConfig, backends: Make) -> None:
+    backend = backends(config(tiny, sessions=2))
+
+    async def run() -> None:
+        await answer(backend, request(LONG, 2, session="long"))
+        await answer(backend, request("Once", 2, session="short"))
+        await answer(backend, request("Twice", 2, session="new"))
+        _, long = await answer(backend, request(LONG, 2, session="long"))
+        assert long.usage.cached_tokens == long.usage.prompt_tokens - 1
+        _, short = await answer(backend, request("Once upon", 2, session="short"))
+        assert short.usage.cached_tokens == 0
+
+    asyncio.run(run())
+
+
+def test_a_deleted_session_is_gone_in_memory_and_on_disk(tiny: Path, config: MakeConfig, backends: Make, tmp_path: Path) -> None:
+    backend = backends(config(tiny))
+
+    async def run() -> None:
+        await answer(backend, request(LONG, 2, session="a"))
+        data = b"".join(await backend.export_session("a"))
+
+        async def parts():  # type: ignore[no-untyped-def]
+            yield data
+
+        await backend.import_session("b", parts())
+        assert len(list((tmp_path / "state").iterdir())) == 1
+        assert await backend.delete_session("a")
+        assert await backend.delete_session("b")
+        assert not await backend.delete_session("b")
+        assert backend.stats() == (0, 0.0)
+        assert list((tmp_path / "state").iterdir()) == []
+
+    asyncio.run(run())
+
+
+def test_closing_ends_what_runs(tiny: Path, config: MakeConfig, backends: Make) -> None:
+    backend = backends(config(tiny))
+
+    async def run() -> None:
+        running = asyncio.create_task(answer(backend, request("Once", 400)))
+        await asyncio.sleep(0)
+        await answer(backend, request("Twice", 1))
+        await backend.close()
+        with pytest.raises(LLMPoolError) as failed:
+            await running
+        assert failed.value.code == "instance_unavailable"
+        assert backend.stats() == (0, 0.0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 1.0, "seed": 42}, {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "seed": 7}])
+def test_a_seed_repeats(tiny: Path, config: MakeConfig, backends: Make, sampling: dict[str, float]) -> None:
+    from llmpool_hf_cuda.api import Sampling
+
+    backend = backends(config(tiny))
+
+    async def run() -> None:
+        asked = request("Once", 12, sampling=Sampling(**sampling))  # type: ignore[arg-type]
+        once = (await answer(backend, asked))[0]
+        assert (await answer(backend, asked))[0] == once
+        other = request("Once", 12, sampling=Sampling(**{**sampling, "seed": 43}))  # type: ignore[arg-type]
+        assert (await answer(backend, other))[0] != once
+
+    asyncio.run(run())

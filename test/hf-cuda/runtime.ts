@@ -1,0 +1,19 @@
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Program } from "../conformance/process.ts";
+
+const SOURCE = fileURLToPath(new URL("../../runtime-image/hf-cuda/src", import.meta.url));
+
+/** What `npm test -- hf-cuda` has set up, as it says in `LLMPOOL_TEST_HF_CUDA`: a folder with `venv` and `models`. Throws without. */
+export function hfCuda(): { program: Program; smol: string; tiny: string } {
+  const home = process.env.LLMPOOL_TEST_HF_CUDA;
+  if (home === undefined) throw new Error("these tests run with: npm test -- hf-cuda");
+  return {
+    program: {
+      command: [join(home, "venv/bin/python"), "-m", "llmpool_hf_cuda"],
+      env: { PYTHONPATH: SOURCE, HF_HUB_OFFLINE: "1", CUDA_VISIBLE_DEVICES: "" },
+    },
+    smol: join(home, "models/smollm2-135m-instruct"),
+    tiny: join(home, "models/tiny-llama"),
+  };
+}
