@@ -12,6 +12,7 @@ import { episodes } from "../test/load/episodes.ts";
 import { hangUp } from "../test/load/hang-up.ts";
 import { lateness } from "../test/load/lateness.ts";
 import { operator } from "../test/load/operator.ts";
+import { queue } from "../test/load/queue.ts";
 import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
 import { secondTurn } from "../test/load/second-turn.ts";
@@ -23,6 +24,7 @@ import { formatResult } from "../test/load/table.ts";
 const BENCHES: readonly Bench[] = [
   router,
   stream,
+  queue,
   store,
   episodes,
   lateness,
