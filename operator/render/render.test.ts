@@ -190,6 +190,11 @@ describe("an instance's pod", () => {
     });
   });
 
+  test("so has the router's pod", () => {
+    const deployment = get<Deployment>(render({}), "Deployment", "apex");
+    expect(containerOf(deployment).env).toContainEqual({ name: "NODE_OPTIONS", value: "--max-semi-space-size=16" });
+  });
+
   test("is ready after its warm-up, and gets no token of the API server", () => {
     const set = get<Set>(render({}), "StatefulSet", "apex");
     expect(containerOf(set).readinessProbe?.httpGet).toEqual({ path: "/readyz", port: "http" });

@@ -9,11 +9,12 @@ import type { LLMBackend } from "../../src/api/backend.ts";
 import type { EpisodeObject, InstanceObject, List } from "../../src/api/http.ts";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { LEAD } from "../../src/core/fair-share.ts";
-import { systemClock } from "../../src/lib/clock.ts";
+import { type Clock, systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { type Router, startRouter } from "../../src/router/server.ts";
 import { openRedisStore } from "../../src/store/redis/open.ts";
 import { eventually } from "../support/eventually.ts";
+import { FakeClock } from "../support/fake-clock.ts";
 import { FakeSource } from "../support/fake-instance.ts";
 import { poolPlan } from "../support/pool.ts";
 import { hasRedis, REDIS_CURE, RedisServer } from "../support/redis.ts";
@@ -42,9 +43,10 @@ describe.skipIf(!hasRedis)(
     });
     afterEach(() => stack.disposeAsync());
 
-    async function start(sessions: number, spec: object = {}): Promise<void> {
+    /** `clock` is the instance's. */
+    async function start(sessions: number, spec: object = {}, clock: Clock = systemClock): Promise<void> {
       const redis = stack.use(await RedisServer.start());
-      instance = await startInstance(sessions);
+      instance = await startInstance(sessions, clock);
       const pool = randomUUID();
       const front = async () => {
         const common = { clock: systemClock, log: silentLogger };
@@ -75,7 +77,7 @@ describe.skipIf(!hasRedis)(
       [a, b] = [await front(), await front()];
     }
 
-    async function startInstance(sessions: number): Promise<Instance> {
+    async function startInstance(sessions: number, clock: Clock): Promise<Instance> {
       const dir = await tempDir();
       await writeFile(join(dir, "token"), "pool-token");
       const server = new InstanceServer({
@@ -83,7 +85,7 @@ describe.skipIf(!hasRedis)(
         sessions,
         requestTimeoutMs: 600_000,
         tokens: await TokenCheck.load(join(dir, "token")),
-        clock: systemClock,
+        clock,
         log: silentLogger,
       });
       stack.defer(() => server.close());
@@ -203,6 +205,33 @@ describe.skipIf(!hasRedis)(
       instance.open();
       instance.open();
       expect((await Promise.all(answers)).map((r) => r.status)).toEqual(answers.map(() => 200));
+    });
+
+    test("Retry-After is what was measured, and who comes back then is admitted", async () => {
+      const clock = new FakeClock();
+      await start(1, { router: { queuePerInstance: 1 } }, clock);
+      const takes = async (answer: Promise<Response>, begun: number) => {
+        await eventually("it runs", () => instance.started.length === begun);
+        clock.advance(7_000);
+        instance.open();
+        return (await answer).status;
+      };
+      expect(await takes(ask(a, "measured", {}), 1)).toBe(200);
+      const running = ask(a, "running", {});
+      await eventually("it runs", () => instance.started.length === 2);
+      const waiting = ask(a, "waiting", {});
+      await waits(a, 1);
+      clock.advance(2_000);
+      const refused = await ask(b, "refused", {});
+      expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "5"]);
+      clock.advance(5_000);
+      instance.open();
+      expect((await running).status).toBe(200);
+      await waits(a, 0);
+      const back = ask(b, "back", {});
+      await waits(b, 1);
+      expect(await takes(waiting, 3)).toBe(200);
+      expect(await takes(back, 4)).toBe(200);
     });
 
     test("who hangs up, or whose time comes, leaves the line and has cost nothing; nothing of it begins", async () => {
