@@ -35,6 +35,7 @@ const SUITES: Record<string, string[]> = {
   house: ["test/house.test.ts"],
   conformance: ["test/conformance"],
   integration: ["test/integration"],
+  history: ["test/history"],
   e2e: ["test/e2e"],
   cluster: ["test/cluster"],
   "hf-cuda": ["test/hf-cuda"],

@@ -1,51 +1,176 @@
-/** What happened in one run, in the order of one clock, as its clients and its runtime saw it. */
-export type Entry =
-  | { kind: "admitted"; at: number; id: string; buckets: string[]; reserved: number }
-  /** Somebody begins to settle it. */
-  | { kind: "settling"; at: number; id: string }
-  | { kind: "seen"; at: number; bucket: string; spent: number; reserved: number };
+import { ERRORS } from "../../src/api/errors.ts";
+import type { Call, Entry, EventStream, History, Run } from "./history.ts";
 
-export interface History {
-  limits: ReadonlyMap<string, number>;
-  entries: readonly Entry[];
-  /** What the runtime counted for each request that reached it. */
-  used: ReadonlyMap<string, number>;
-  /** The buckets at the end, when nothing runs. */
-  end: ReadonlyMap<string, { spent: number; reserved: number }>;
+export interface Problem {
+  /** The request, bucket, episode or call that it is about. */
+  about: string;
+  text: string;
 }
 
-/** What is wrong in a history; empty when budgets held and every admitted request was settled exactly once, by the runtime's own count. */
-export function check({ limits, entries, used, end }: History): string[] {
-  const problems: string[] = [];
-  const admitted = new Map<string, { buckets: string[]; reserved: number; settling: boolean }>();
+/** All that a history says of one request. */
+interface Request {
+  id: string;
+  reserved: Extract<Entry, { kind: "reserved" }>;
+  settled: Extract<Entry, { kind: "settled" }> | undefined;
+  instances: Set<string>;
+}
+
+/** What is wrong with a history; empty when every rule of docs/history-checker.md holds. */
+export function check(history: History): Problem[] {
+  const problems: Problem[] = [];
+  const say = (about: string, text: string) => void problems.push({ about, text });
+  const requests = followRequests(history, say);
+  checkBudgets(history.entries, requests, say);
+  checkCharges(history, requests, say);
+  checkEpisodes(history, say);
+  for (const call of history.calls) checkCall(call, history.runs, say);
+  for (const id of history.open) say(id, "is still reserved at the end");
+  return problems;
+}
+
+type Say = (about: string, text: string) => void;
+
+/** Each request is reserved once, in every budget that applies, before anything of it leaves for an instance and for at least its limit, and settled once. */
+function followRequests({ entries, always }: History, say: Say): Map<string, Request> {
+  const requests = new Map<string, Request>();
+  const ended = new Set<string>();
   for (const entry of entries) {
-    if (entry.kind === "settling") {
-      const request = admitted.get(entry.id);
-      if (request) request.settling = true;
-    } else if (entry.kind === "seen") {
-      const limit = limits.get(entry.bucket) ?? 0;
-      if (entry.spent + entry.reserved > limit) {
-        problems.push(`${entry.bucket} shows ${entry.spent} + ${entry.reserved} of ${limit}`);
-      }
-    } else {
-      admitted.set(entry.id, { ...entry, settling: false });
-      // At this moment the store must have held at least this much.
-      for (const bucket of entry.buckets) {
-        let least = 0;
-        for (const [id, request] of admitted) {
-          if (request.buckets.includes(bucket)) least += request.settling ? (used.get(id) ?? 0) : request.reserved;
+    if (entry.kind === "event" && entry.event === "ended") ended.add(entry.episode);
+    if (!("id" in entry)) continue;
+    const { id } = entry;
+    const known = requests.get(id);
+    if (entry.kind === "reserved") {
+      if (known) say(id, known.settled ? "was reserved again after it was settled" : "was reserved twice");
+      else {
+        for (const name of always) {
+          if (!entry.buckets.some((bucket) => bucket.startsWith(name))) say(id, `was not reserved in ${name}`);
         }
-        const limit = limits.get(bucket) ?? 0;
-        if (least > limit) problems.push(`${bucket} held ${least} of ${limit} when ${entry.id} was admitted`);
+        requests.set(id, { id, reserved: entry, settled: undefined, instances: new Set([entry.instance]) });
+        if (entry.episode !== undefined && ended.has(entry.episode))
+          say(id, `was admitted after ${entry.episode} ended`);
+      }
+    } else if (!known) say(id, `was ${entry.kind} without a reservation`);
+    else if (entry.kind === "settled") {
+      if (known.settled) say(id, "was settled twice");
+      known.settled = entry;
+    } else {
+      known.instances.add(entry.instance);
+      if (entry.kind === "dispatched" && entry.limit > known.reserved.tokens) {
+        say(id, `was dispatched with a limit of ${entry.limit}, and ${known.reserved.tokens} were reserved`);
       }
     }
   }
-  for (const [bucket, { spent, reserved }] of end) {
-    let counted = 0;
-    for (const [id, { buckets }] of admitted) if (buckets.includes(bucket)) counted += used.get(id) ?? 0;
-    if (reserved !== 0) problems.push(`${bucket} has ${reserved} reserved at the end`);
-    if (spent !== counted) problems.push(`${bucket} has ${spent} spent, the runtime counted ${counted}`);
+  return requests;
+}
+
+/** Spent plus reserved is never above a limit; at the end nothing is reserved, and what is spent is the sum of what was charged. */
+function checkBudgets(entries: readonly Entry[], requests: ReadonlyMap<string, Request>, say: Say): void {
+  const last = new Map<string, Extract<Entry, { kind: "budget" }>>();
+  for (const entry of entries) {
+    if (entry.kind !== "budget") continue;
+    const { at, bucket, spent, reserved, limit } = entry;
+    last.set(bucket, entry);
+    if (limit > 0 && spent + reserved > limit)
+      say(bucket, `had ${spent} spent and ${reserved} reserved of ${limit} at ${at}`);
+    if (spent < 0 || reserved < 0) say(bucket, `had ${spent} spent and ${reserved} reserved at ${at}`);
   }
-  for (const id of used.keys()) if (!admitted.has(id)) problems.push(`${id} ran and was never admitted`);
-  return problems;
+  for (const [bucket, { spent, reserved }] of last) {
+    let charged = 0;
+    for (const { reserved: r, settled } of requests.values())
+      if (r.buckets.includes(bucket)) charged += settled?.charged ?? 0;
+    if (spent !== charged) say(bucket, `has ${spent} spent at the end, and ${charged} were charged`);
+    if (reserved !== 0) say(bucket, `has ${reserved} reserved at the end`);
+  }
+}
+
+/**
+ * Each request costs what the engines counted for it, no token more or less. Only where an instance that may have run it was killed
+ * between its admission and its settlement may it cost the whole reservation, because nobody can prove less.
+ */
+function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, Request>, say: Say): void {
+  const downs = entries.filter((e) => e.kind === "down");
+  const counted = new Map<string, number>();
+  for (const { id, prompt, completion } of runs) {
+    counted.set(id, (counted.get(id) ?? 0) + prompt + completion);
+    if (!requests.has(id)) say(id, "ran without a reservation");
+  }
+  for (const { id, reserved, settled, instances } of requests.values()) {
+    if (settled?.charged === undefined) continue;
+    const { charged } = settled;
+    const used = counted.get(id) ?? 0;
+    if (used > reserved.tokens) say(id, `used ${used} of ${reserved.tokens} reserved tokens`);
+    if (charged === used) continue;
+    const unproved = downs.some((d) => instances.has(d.instance) && d.at < settled.at && d.until > reserved.at);
+    if (unproved && charged === reserved.tokens) continue;
+    say(id, `was charged ${charged} (${reserved.tokens} were reserved), and the engines counted ${used}`);
+  }
+}
+
+/** An episode's events are numbered without gaps and it ends once, in the store and for everyone who follows it. */
+function checkEpisodes({ entries, streams }: History, say: Say): void {
+  const stored = new Map<string, { seq: number; event: string }[]>();
+  for (const { kind, ...entry } of entries) {
+    if (kind !== "event") continue;
+    const { episode, seq, event } = entry as Extract<Entry, { kind: "event" }>;
+    stored.set(episode, [...(stored.get(episode) ?? []), { seq, event }]);
+  }
+  for (const [episode, told] of stored) checkEvents({ episode, told }, "in the store", say);
+  for (const stream of streams) checkEvents(stream, "for a client", say);
+}
+
+function checkEvents({ episode, told }: EventStream, where: string, say: Say): void {
+  const gap = told.findIndex(({ seq }, i) => seq !== i + 1);
+  if (gap >= 0) say(episode, `${where}, event ${gap + 1} has the number ${told[gap]?.seq}`);
+  const ends = told.filter(({ event }) => event === "ended").length;
+  if (ends !== 1 || told.at(-1)?.event !== "ended")
+    say(episode, `${where}, it ended ${ends} times; its last event is ${told.at(-1)?.event}`);
+}
+
+/** Everyone gets an answer that says what it cost, by the engine's count, or an error of the table; but for those who hung up or whose router was killed. */
+function checkCall({ marker, faulty, ending }: Call, runs: readonly Run[], say: Say): void {
+  switch (ending.kind) {
+    case "answered":
+      if (!runs.some((r) => r.marker === marker && r.done && r.prompt + r.completion === ending.tokens)) {
+        say(marker, `was answered with a usage of ${ending.tokens}, and no engine counted that for it`);
+      }
+      return;
+    case "refused":
+      if (!(ending.code in ERRORS) || (ending.code === "internal_error" && !faulty))
+        say(marker, `got the error ${ending.code}`);
+      return;
+    case "lost":
+      if (!ending.killed) say(marker, `lost its connection to a router that lived (${ending.message})`);
+      return;
+    case "malformed":
+      say(marker, `got something that is no answer: ${ending.text}`);
+      return;
+    case "silence":
+      say(marker, "got no answer at all");
+  }
+}
+
+/** What belongs to a problem: the entries about it, with the faults in between, and nothing else. */
+export function story(history: History, about: string): string[] {
+  const { entries, runs, calls, streams } = history;
+  const markers = new Set(runs.filter((r) => r.id === about).map((r) => r.marker));
+  const ids = new Set(runs.filter((r) => r.marker === about).map((r) => r.id)).add(about);
+  const isAbout = (e: Entry) =>
+    ("id" in e && ids.has(e.id)) ||
+    (e.kind === "budget" && e.bucket === about) ||
+    (e.kind === "event" && e.episode === about) ||
+    (e.kind === "reserved" && e.buckets.includes(about));
+  const own = entries.filter(isAbout);
+  const [from, to] = [own.at(0)?.at ?? 0, own.at(-1)?.at ?? 0];
+  const instances = new Set(own.flatMap((e) => ("instance" in e ? [e.instance] : [])));
+  const isFault = (e: Entry) => e.kind === "fault" || (e.kind === "down" && instances.has(e.instance));
+  // Of a long story the end tells more.
+  const lines = entries
+    .filter((e) => isAbout(e) || (isFault(e) && e.at <= to && ("until" in e ? e.until : e.at) >= from))
+    .slice(-40);
+  return [
+    ...lines.map((e) => JSON.stringify(e)),
+    ...runs.filter((r) => ids.has(r.id)).map((r) => `counted ${JSON.stringify(r)}`),
+    ...calls.filter((c) => c.marker === about || markers.has(c.marker)).map((c) => `client ${JSON.stringify(c)}`),
+    ...streams.filter((s) => s.episode === about).map((s) => `followed ${JSON.stringify(s)}`),
+  ];
 }

@@ -81,6 +81,11 @@ export class RedisServer implements AsyncDisposable {
     return { url: `rediss://127.0.0.1:${port}`, certs };
   }
 
+  /** The file that every change is appended to. */
+  get appendOnlyFile(): string {
+    return join(this.#dir, "appendonlydir", "appendonly.aof.1.incr.aof");
+  }
+
   /** Two nodes of one cluster, each with half of the slots. */
   static async startCluster(stack: AsyncDisposableStack): Promise<[RedisServer, RedisServer]> {
     const start = async () => stack.use(await RedisServer.start("--cluster-enabled", "yes"));

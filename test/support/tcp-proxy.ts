@@ -13,10 +13,16 @@ export class TcpProxy implements AsyncDisposable {
   /** Connections accepted so far. */
   connections = 0;
 
+  /** Where new connections lead. */
+  targetPort: number;
+  /** Told what clients say, before anybody else hears of it. */
+  onSaid: (bytes: Buffer) => void = () => {};
+
   private constructor(targetPort: number, targetHost: string) {
+    this.targetPort = targetPort;
     this.#server = createServer((client) => {
       this.connections++;
-      const upstream = connect(targetPort, targetHost);
+      const upstream = connect(this.targetPort, targetHost);
       const pair: [Socket, Socket] = [client, upstream];
       this.#pairs.add(pair);
       for (const [from, to] of [
@@ -24,6 +30,7 @@ export class TcpProxy implements AsyncDisposable {
         [upstream, client],
       ] as const) {
         from.on("data", (bytes) => {
+          if (from === client) this.onSaid(bytes);
           const held = from === client ? this.#held.get(pair) : undefined;
           if (held) held.push(bytes);
           else if (this.#deaf && from === upstream) return;
@@ -78,7 +85,7 @@ export class TcpProxy implements AsyncDisposable {
     await Promise.all(
       held.map(async ([[client, upstream], said]) => {
         for (const bytes of said) upstream.write(bytes);
-        if (!client.destroyed) return;
+        if (!client.destroyed || upstream.destroyed) return;
         const closed = once(upstream, "close");
         upstream.end();
         await closed;

@@ -1,0 +1,165 @@
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { Entry } from "./history.ts";
+
+export interface Limits {
+  pool: number;
+  key: number;
+  /** By role. */
+  roles: Readonly<Record<string, number>>;
+}
+
+interface Bucket {
+  spent: number;
+  reserved: number;
+}
+
+/** Reads a Redis' append-only file while it is written: every change that was ever made, in its order, through kills and restarts. */
+export class AppendOnlyFile implements Disposable {
+  readonly entries: Entry[] = [];
+  /** Requests that are reserved, as far as it was read. */
+  readonly open = new Map<string, string[]>();
+  readonly #file: number;
+  readonly #prefix: string;
+  readonly #limits: Limits;
+  readonly #buckets = new Map<string, Bucket>();
+  /** Limits of episodes, by the number that names their buckets. */
+  readonly #episodes = new Map<string, number>();
+  /** Up to here all steps were read. */
+  #offset = 0;
+
+  constructor(path: string, prefix: string, limits: Limits) {
+    this.#file = openSync(path, "r");
+    this.#prefix = prefix;
+    this.#limits = limits;
+  }
+
+  /** Its length: now, as an instant of the history. */
+  now(): number {
+    return fstatSync(this.#file).size;
+  }
+
+  /** Takes in what was written since the last time. */
+  read(): void {
+    const bytes = Buffer.alloc(this.now() - this.#offset);
+    const length = readSync(this.#file, bytes, 0, bytes.length, this.#offset);
+    const from = this.#offset;
+    let step: string[][] | undefined;
+    for (const { words, end } of commands(bytes.subarray(0, length))) {
+      const name = words[0]?.toUpperCase();
+      if (name === "MULTI") step = [];
+      else if (step && name !== "EXEC") step.push(words);
+      else {
+        this.#take(step ?? [words], from + end);
+        step = undefined;
+        this.#offset = from + end;
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#file);
+  }
+
+  /** One script, whole: nobody saw anything of what was in between. */
+  #take(step: string[][], at: number): void {
+    const touched = new Set<string>();
+    const charged = new Map<string, number>();
+    const settled: string[] = [];
+    for (const [name = "", fullKey = "", ...rest] of step) {
+      if (!fullKey.startsWith(this.#prefix)) continue;
+      const key = fullKey.slice(this.#prefix.length);
+      const command = name.toUpperCase();
+      if (key.startsWith("b:")) {
+        touched.add(key);
+        this.#change(key, command, rest, charged);
+      } else if (key.startsWith("r:") && command === "HSET") this.#reserve(key.slice(2), pairs(rest), at);
+      else if (key.startsWith("r:") && command === "DEL") settled.push(key.slice(2));
+      else if (key.startsWith("e:") && command === "HSET") {
+        const { n, settings } = pairs(rest);
+        if (n !== undefined && settings !== undefined) {
+          this.#episodes.set(n, (JSON.parse(settings) as { budgetTokens: number }).budgetTokens);
+        }
+      } else if (key.startsWith("ev:") && command === "RPUSH") {
+        const { seq, kind } = JSON.parse(rest[0] ?? "") as { seq: number; kind: string };
+        this.entries.push({ kind: "event", at, episode: key.slice(3), seq, event: kind });
+      }
+    }
+    for (const id of settled) {
+      const sums = (this.open.get(id) ?? []).flatMap((bucket) => charged.get(bucket) ?? []);
+      this.open.delete(id);
+      // One number for all of its budgets; two that differ are as wrong as any other.
+      this.entries.push({ kind: "settled", at, id, charged: sums.every((s) => s === sums[0]) ? sums[0] : Number.NaN });
+    }
+    for (const bucket of touched) {
+      const now = this.#buckets.get(bucket);
+      if (now) this.entries.push({ kind: "budget", at, bucket, ...now, limit: this.#limitOf(bucket) });
+    }
+  }
+
+  #reserve(id: string, fields: Record<string, string>, at: number): void {
+    const { tokens, charges, instance = "", who } = fields;
+    if (tokens === undefined || charges === undefined) {
+      // A field of one that is known: it has moved, or its router is gone.
+      if (instance !== "") this.entries.push({ kind: "moved", at, id, instance });
+      return;
+    }
+    const buckets = (JSON.parse(charges) as [string, number][]).map(([key]) => key.slice(this.#prefix.length));
+    this.open.set(id, buckets);
+    this.entries.push({ kind: "reserved", at, id, tokens: Number(tokens), buckets, episode: who, instance });
+  }
+
+  #change(key: string, command: string, rest: string[], charged: Map<string, number>): void {
+    const bucket = this.#buckets.get(key) ?? { spent: 0, reserved: 0 };
+    this.#buckets.set(key, bucket);
+    if (command === "DEL") this.#buckets.delete(key);
+    else if (command === "HSET") {
+      const { spent, reserved } = pairs(rest);
+      if (spent !== undefined) bucket.spent = Number(spent);
+      if (reserved !== undefined) bucket.reserved = Number(reserved);
+    } else if (command === "HINCRBY") {
+      const [field, by] = [rest[0], Number(rest[1])];
+      if (field === "spent") charged.set(key, (charged.get(key) ?? 0) + by);
+      if (field === "spent" || field === "reserved") bucket[field] += by;
+    }
+  }
+
+  /** `b:e7` is an episode's, `b:e7:coder` a role's in it, `b:role/tenant/coder/86400` the same outside of episodes. */
+  #limitOf(bucket: string): number {
+    const [, n = "", role] = /^b:e(\d+)(?::(.+))?$/.exec(bucket) ?? [];
+    if (n !== "") return role === undefined ? (this.#episodes.get(n) ?? 0) : (this.#limits.roles[role] ?? 0);
+    const [scope, , id = ""] = bucket.slice(2).split("/");
+    if (scope === "role") return this.#limits.roles[id] ?? 0;
+    return scope === "pool" ? this.#limits.pool : this.#limits.key;
+  }
+}
+
+function pairs(flat: string[]): Record<string, string> {
+  return Object.fromEntries(flat.flatMap((name, i) => (i % 2 === 0 ? [[name, flat[i + 1] ?? ""]] : [])));
+}
+
+/** The whole commands at the beginning of `bytes`, in the Redis protocol, and where each ends. */
+function* commands(bytes: Buffer): Generator<{ words: string[]; end: number }> {
+  let at = 0;
+  const line = () => {
+    const end = bytes.indexOf("\r\n", at);
+    if (end < 0) return undefined;
+    const text = bytes.toString("latin1", at, end);
+    at = end + 2;
+    return text;
+  };
+  for (;;) {
+    const head = line();
+    if (head === undefined) return;
+    if (!head.startsWith("*")) continue;
+    const words: string[] = [];
+    for (let left = Number(head.slice(1)); left > 0; left--) {
+      const length = line();
+      if (length === undefined) return;
+      const start = at;
+      at += Number(length.slice(1)) + 2;
+      if (at > bytes.length) return;
+      words.push(bytes.toString("utf8", start, at - 2));
+    }
+    yield { words, end: at };
+  }
+}

@@ -1,0 +1,126 @@
+import { expect, test } from "vitest";
+import { check, story } from "./checker.ts";
+import type { Call, Entry, History, Run } from "./history.ts";
+
+const reserved = (at: number, id: string, change = {}): Entry => ({
+  ...{ kind: "reserved", at, id, tokens: 100, buckets: ["pool", "e"], episode: "e", instance: "0" },
+  ...change,
+});
+const budget = (at: number, spent: number, held: number): Entry[] =>
+  ["pool", "e"].map((bucket) => ({ kind: "budget", at, bucket, spent, reserved: held, limit: 200 }));
+const dispatched = (at: number, id: string, limit = 100): Entry => ({
+  kind: "dispatched",
+  at,
+  id,
+  limit,
+  instance: "0",
+});
+const settled = (at: number, id: string, charged: number): Entry => ({ kind: "settled", at, id, charged });
+const event = (at: number, seq: number, name: string): Entry => ({ kind: "event", at, episode: "e", seq, event: name });
+const down = (at: number, until: number): Entry => ({ kind: "down", at, until, instance: "0" });
+const ran = (id: string, completion: number, change = {}): Run => ({
+  ...{ id, instance: "0", marker: `mark_${id}`, prompt: 10, completion, done: true },
+  ...change,
+});
+const call = (marker: string, ending: Call["ending"]): Call => ({ marker, faulty: false, ending });
+
+/** Two requests of one episode, as they should be: `a` is answered, `b` is cut off. */
+const GOOD: History = {
+  always: ["pool"],
+  entries: [
+    event(10, 1, "started"),
+    reserved(10, "a"),
+    ...budget(10, 0, 100),
+    dispatched(11, "a"),
+    reserved(20, "b"),
+    ...budget(20, 0, 200),
+    dispatched(21, "b"),
+    settled(30, "a", 30),
+    ...budget(30, 30, 100),
+    settled(40, "b", 15),
+    ...budget(40, 45, 0),
+    event(50, 2, "ended"),
+  ],
+  runs: [ran("a", 20), ran("b", 5, { done: false })],
+  calls: [call("mark_a", { kind: "answered", tokens: 30 }), call("mark_b", { kind: "hung up" })],
+  streams: [
+    {
+      episode: "e",
+      told: [
+        { seq: 1, event: "started" },
+        { seq: 2, event: "ended" },
+      ],
+    },
+  ],
+  open: [],
+};
+/** The same, with some entries in place of others of their kind and request. */
+function instead(...changed: Entry[]): History {
+  const isSame = (a: Entry, b: Entry) => a.kind === b.kind && "id" in a && "id" in b && a.id === b.id;
+  return { ...GOOD, entries: GOOD.entries.map((e) => changed.find((c) => isSame(e, c)) ?? e) };
+}
+const more = (...entries: Entry[]): History => ({ ...GOOD, entries: [...GOOD.entries, ...entries] });
+const ending = (e: Call["ending"]): History => ({ ...GOOD, calls: [call("mark_a", e)] });
+
+test("a history as it should be has no problem", () => {
+  expect(check(GOOD)).toEqual([]);
+});
+
+test("where the instance was killed between admission and settlement, the whole reservation may be charged, and nothing else", () => {
+  const whole = instead(settled(40, "b", 100), dispatched(21, "b"));
+  const ended = { ...whole, entries: [...whole.entries.slice(0, -3), ...budget(40, 130, 0), event(50, 2, "ended")] };
+  const withDown = (...d: Entry[]) => ({ ...ended, entries: [...ended.entries, ...d] });
+  expect(check(withDown(down(25, 35)))).toEqual([]);
+  for (const other of [down(5, 8), down(41, 45)]) expect(check(withDown(other))).not.toEqual([]);
+});
+
+test.each<[string, History, RegExp]>([
+  ["a limit that is passed", more(...budget(60, 150, 51)), /150 spent and 51 reserved of 200/],
+  ["a limit that is passed and kept again", more(...budget(60, 201, 0), ...budget(61, 45, 0)), /201 spent/],
+  ["a settlement that is missing", { ...GOOD, entries: GOOD.entries.slice(0, -4), open: ["b"] }, /still reserved/],
+  ["a second settlement", more(settled(60, "b", 15)), /settled twice/],
+  ["a reservation that comes back", more(reserved(60, "b")), /reserved again after it was settled/],
+  ["a second reservation", { ...GOOD, entries: [reserved(5, "a"), ...GOOD.entries] }, /reserved twice/],
+  ["a settlement of nothing", more(settled(60, "x", 1)), /settled without a reservation/],
+  ["a reservation that leaves a budget out", instead(reserved(10, "a", { buckets: ["e"] })), /not reserved in pool/],
+  ["a dispatch before the reservation", { ...GOOD, entries: [dispatched(1, "a"), ...GOOD.entries] }, /without a res/],
+  ["a dispatch with more than was reserved", instead(dispatched(11, "a", 101)), /limit of 101, and 100/],
+  ["a charge below the count", instead(settled(30, "a", 29)), /charged 29.*counted 30/],
+  ["a charge above the count", instead(settled(30, "a", 31)), /charged 31.*counted 30/],
+  ["a whole charge without a reason", instead(settled(30, "a", 100)), /charged 100.*counted 30/],
+  ["a charge that differs between budgets", instead(settled(30, "a", Number.NaN)), /charged NaN/],
+  ["more used than reserved", { ...GOOD, runs: [...GOOD.runs, ran("a", 90)] }, /used 130 of 100/],
+  ["a run that nobody admitted", { ...GOOD, runs: [...GOOD.runs, ran("x", 1)] }, /ran without a reservation/],
+  ["tokens that nobody was charged for", more(...budget(60, 46, 0)), /46 spent at the end, and 45 were charged/],
+  ["tokens reserved for nobody", more(...budget(60, 45, 1)), /1 reserved at the end/],
+  ["an episode that ends twice", more(event(60, 3, "ended")), /in the store, it ended 2 times/],
+  ["an episode that does not end", { ...GOOD, entries: GOOD.entries.slice(0, -1) }, /it ended 0 times/],
+  ["a gap in the events", more(event(60, 4, "ended")), /event 3 has the number 4/],
+  ["an end that a client is told twice", twice(), /for a client, event 3 has the number 2/],
+  ["an admission after the end", more(reserved(60, "c"), settled(61, "c", 0)), /admitted after e ended/],
+  ["an answer with another count", ending({ kind: "answered", tokens: 29 }), /usage of 29/],
+  ["an error without a type", ending({ kind: "refused", code: "oops" }), /the error oops/],
+  ["an error of the router's own", ending({ kind: "refused", code: "internal_error" }), /internal_error/],
+  ["a broken connection", ending({ kind: "lost", killed: false, message: "reset" }), /a router that lived \(reset\)/],
+  ["an answer that is none", ending({ kind: "malformed", text: "<html>" }), /<html>/],
+  ["silence", ending({ kind: "silence" }), /no answer at all/],
+])("it finds %s", (_, history, want) => {
+  expect(check(history).map(({ about, text }) => `${about} ${text}`)).toEqual(
+    expect.arrayContaining([expect.stringMatching(want)]),
+  );
+});
+
+function twice(): History {
+  const told = GOOD.streams[0]?.told ?? [];
+  return { ...GOOD, streams: [{ episode: "e", told: [...told, ...told.slice(-1)] }] };
+}
+
+test("a story tells of one request alone, with the faults of its time", () => {
+  const { entries, ...rest } = more(
+    { kind: "fault", at: 25, what: "in it" },
+    { kind: "fault", at: 99, what: "after it" },
+  );
+  const told = story({ ...rest, entries: entries.toSorted((a, b) => a.at - b.at) }, "a").join("\n");
+  expect(told).toMatch(/reserved[\s\S]*dispatched[\s\S]*in it[\s\S]*settled[\s\S]*counted[\s\S]*client/);
+  expect(told).not.toMatch(/after it|"b"|budget/);
+});
