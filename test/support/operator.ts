@@ -52,6 +52,8 @@ export interface TestOperator {
   /** Whose pools it looks after; undefined: everybody's. */
   namespace?: string;
   version?: string;
+  /** Put in front of the names of its images. */
+  registry?: string;
 }
 
 /** Fake nodes give their pods addresses of a network that is not there: only this machine and the real node's pods are asked. */
@@ -59,13 +61,18 @@ const onlyOurs: Ask = async (url, signal) =>
   /^http:[/][/](127|10[.]199)[.]/.test(url) ? askOverHttp(url, signal) : undefined;
 
 /** Runs an operator in this process, until the test ends or what it returns is called. */
-export function startOperator({ kubeconfig, version = "0.0.0-test", ...where }: TestOperator): () => Promise<void> {
+export function startOperator({
+  kubeconfig,
+  version = "0.0.0-test",
+  registry,
+  ...where
+}: TestOperator): () => Promise<void> {
   const end = new AbortController();
   const options = {
     ...where,
     credentials: fromKubeconfig(kubeconfig),
     version,
-    images: defaultImages(version),
+    images: defaultImages(version, registry),
     identity: `test-${Math.random()}`,
     clock: systemClock,
     random: Math.random,

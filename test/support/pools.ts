@@ -51,14 +51,24 @@ export const pools = (cluster: TestCluster) => {
     poolOf,
 
     /** Waits until a condition has this status (and reason) for the pool's newest generation, and returns the pool. */
-    untilCondition: (namespace: string, type: string, status: "True" | "False" | "Unknown", reason?: string) =>
-      eventually(`${type} ${status} ${reason ?? ""}`, async () => {
-        const pool = await poolOf(namespace);
-        const found = conditionOf(pool, type);
-        expect([found?.status, found?.observedGeneration]).toEqual([status, pool.metadata.generation]);
-        if (reason !== undefined) expect(found?.reason, found?.message).toBe(reason);
-        return pool;
-      }),
+    untilCondition: (
+      namespace: string,
+      type: string,
+      status: "True" | "False" | "Unknown",
+      reason?: string,
+      timeoutMs?: number,
+    ) =>
+      eventually(
+        `${type} ${status} ${reason ?? ""}`,
+        async () => {
+          const pool = await poolOf(namespace);
+          const found = conditionOf(pool, type);
+          expect([found?.status, found?.observedGeneration]).toEqual([status, pool.metadata.generation]);
+          if (reason !== undefined) expect(found?.reason, found?.message).toBe(reason);
+          return pool;
+        },
+        timeoutMs,
+      ),
 
     /** `kind/name` of everything that the pool owns. */
     async ownedObjects(namespace: string): Promise<string[]> {
