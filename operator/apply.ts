@@ -13,6 +13,15 @@ import { MANAGER } from "./render/names.ts";
 /** Hash of what was applied last: tells that a field is no longer wanted, which the object alone cannot show. */
 const APPLIED = "llmpool.dev/applied";
 
+/** What refers to other objects: a binding to its role, which the API server looks at, and pods to what they mount. */
+const LAST: readonly string[] = [
+  RESOURCES.roleBindings.kind,
+  RESOURCES.statefulSets.kind,
+  RESOURCES.deployments.kind,
+  RESOURCES.jobs.kind,
+];
+const isLast = ({ kind }: KubeObject): boolean => LAST.includes(kind);
+
 /** Why an object is not as it should be, in words. */
 export interface Problem {
   reason: "ObjectTaken" | "ApplyFailed";
@@ -35,7 +44,7 @@ export interface Owner {
 
 /**
  * Makes the objects of a pool what they should be: writes those that differ, deletes those that are left over, and touches nothing that another
- * owns. What is `kept` (`Kind name`) is neither written nor deleted. Tries all, and returns what did not work. Rejects when the API server is away.
+ * owns. What is `kept` (`Kind name`) is neither written nor deleted. Writes together what does not refer to each other; tries all, and returns what did not work. Rejects when the API server is away.
  */
 export async function applyObjects(
   wanted: readonly KubeObject[],
@@ -45,9 +54,14 @@ export async function applyObjects(
   kept: ReadonlySet<string> = new Set(),
 ): Promise<Problem[]> {
   const problems: Problem[] = [];
-  for (const object of wanted) {
-    const problem = await attempt(object, () => applyOne(object, owner, deps, signal));
-    if (problem) problems.push(problem);
+  for (const together of [wanted.filter((object) => !isLast(object)), wanted.filter(isLast)]) {
+    const done = await Promise.allSettled(
+      together.map((object) => attempt(object, () => applyOne(object, owner, deps, signal))),
+    );
+    for (const one of done) {
+      if (one.status === "rejected") throw one.reason;
+      if (one.value) problems.push(one.value);
+    }
   }
   const names = new Set([...wanted.map(nameOf), ...kept]);
   for (const object of deps.caches.owned(owner.key)) {

@@ -26,6 +26,7 @@ import type { RenderSettings } from "./render/settings.ts";
 import { variantsOf } from "./render/variant.ts";
 import { podsToReplace } from "./rollout.ts";
 import { invalidStatus, statusOf } from "./status.ts";
+import { StatusPace } from "./status-pace.ts";
 import { targetsOf } from "./targets.ts";
 import { ensureToken } from "./token.ts";
 import type { EventWords } from "./words.ts";
@@ -40,8 +41,6 @@ export interface ReconcileDeps extends ApplyDeps {
   clock: Clock;
 }
 
-/** How soon a status is written again when only numbers changed, in milliseconds: five pods that become ready together are one write. */
-const STATUS_MS = 1_000;
 /** How often to look whether a foreign object went, which no event tells, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
 /** How long a loader that ended without facts is left, in milliseconds, before another is made. */
@@ -51,14 +50,14 @@ type StoredPool = KubeObject & { status?: LLMPoolStatus };
 
 /** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
 export function makeReconciler(deps: ReconcileDeps): Reconcile {
-  const writtenAt = new Map<string, number>();
+  const pace = new StatusPace();
   return async (key, signal) => {
     const { caches, cards, expectations, clock } = deps;
     const stored = caches.pools.get(key) as StoredPool | undefined;
     if (!stored || stored.metadata.deletionTimestamp !== undefined) {
       // Owner references clean up.
       expectations.forget(key);
-      writtenAt.delete(key);
+      pace.forget(key);
       deps.prober.follow(key, []);
       deps.eventWords.forget(key);
       return {};
@@ -81,8 +80,9 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
     const next = statusOf({ pool, generation, plan, observed, problems, told, words, fits, before, now });
-    const waitMs = statusWait(before, next, clock.now() - (writtenAt.get(key) ?? Number.NEGATIVE_INFINITY));
-    if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal))) writtenAt.set(key, clock.now());
+    const waitMs = pace.wait(key, before, next, clock.now());
+    if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal)))
+      pace.wrote(key, before, next, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);
     if (failed.length > 0)
       throw failed.length === 1
@@ -91,8 +91,8 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
             failed.map(({ error }) => error),
             failed.map(({ message }) => message).join("; "),
           );
-    if (waitMs > 0) return { requeueAfterMs: waitMs };
-    return { requeueAfterMs: soonest(problems.length > 0 ? LOOK_AGAIN_MS : undefined, loadAgainMs, againMs) };
+    const lookAgainMs = problems.length > 0 ? LOOK_AGAIN_MS : undefined;
+    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs) };
   };
 }
 
@@ -203,16 +203,6 @@ const replacing = (pod: Pod) => ({
   note: `${pod.metadata.name} has an older revision: it drains and is made anew`,
   related: pod,
 });
-
-/** 0: write now. What a person waits for is told at once; numbers may come together. */
-function statusWait(before: LLMPoolStatus | undefined, next: LLMPoolStatus, sinceMs: number): number {
-  const ready = (status: LLMPoolStatus | undefined) => {
-    const found = status?.conditions?.find(({ type }) => type === "Ready");
-    return found && `${found.status} ${found.reason} ${found.observedGeneration}`;
-  };
-  if (ready(before) !== ready(next) || sinceMs >= STATUS_MS) return 0;
-  return isDeepStrictEqual(before, next) ? 0 : STATUS_MS - sinceMs;
-}
 
 /** False when it was so already. */
 async function writeStatus(

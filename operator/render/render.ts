@@ -18,7 +18,7 @@ import type { RenderSettings } from "./settings.ts";
 import { type RenderedVariant, variantsOf } from "./variant.ts";
 
 /**
- * Every object that a pool is made of, in the order in which they are applied: what others refer to comes first. The token's Secret is not among
+ * Every object that a pool is made of, what others refer to first. The token's Secret is not among
  * them: it is random, made once, and never applied again. Same pool, plan and settings: the same bytes.
  */
 export function renderPool(pool: LLMPool, plan: PoolPlan, settings: RenderSettings): KubeObject[] {

@@ -1,0 +1,62 @@
+import { isDeepStrictEqual } from "node:util";
+import type { LLMPoolStatus } from "../src/api/llmpool.ts";
+import type { Reason } from "../src/api/names.ts";
+
+/**
+ * How long after the last write a further one of mere progress waits, in milliseconds, the first, the second and all later ones: a start that
+ * takes seconds is told in few writes, one that takes minutes is told twice a minute.
+ */
+const PROGRESS_MS = [2_000, 10_000, 30_000] as const;
+/** After so long without a write, in milliseconds, the first step counts again. */
+const QUIET_MS = 60_000;
+/** On the way to Ready; which of them is progress. */
+const STARTING: readonly string[] = ["Pending", "Loading", "WarmingUp", "Degraded"] satisfies Reason[];
+
+/** Decides when a status is written: what a person or a program waits for at once, progress now and then. */
+export class StatusPace {
+  readonly #written = new Map<string, { at: number; progress: number }>();
+
+  /**
+   * Milliseconds until `next` is to be written; 0: now. `now` is on the clock.
+   * @param before as stored
+   */
+  wait(key: string, before: LLMPoolStatus | undefined, next: LLMPoolStatus, now: number): number {
+    const last = this.#written.get(key);
+    if (!last || isDeepStrictEqual(before, next) || isNews(before, next)) return 0;
+    const since = now - last.at;
+    const step = PROGRESS_MS[since >= QUIET_MS ? 0 : Math.min(last.progress, PROGRESS_MS.length - 1)] ?? 0;
+    return Math.max(0, step - since);
+  }
+
+  /** `next` was written in place of `before`. */
+  wrote(key: string, before: LLMPoolStatus | undefined, next: LLMPoolStatus, now: number): void {
+    const last = this.#written.get(key);
+    const again = last && now - last.at < QUIET_MS && !isNews(before, next);
+    this.#written.set(key, { at: now, progress: again ? last.progress + 1 : 0 });
+  }
+
+  forget(key: string): void {
+    this.#written.delete(key);
+  }
+}
+
+/** Whether somebody may wait for it, or has to act on it. */
+function isNews(before: LLMPoolStatus | undefined, next: LLMPoolStatus): boolean {
+  if (!isDeepStrictEqual(telling(before), telling(next))) return true;
+  return (next.conditions ?? []).some(({ type, status }) => {
+    const known = before?.conditions?.find((condition) => condition.type === type);
+    return status === "False" && known !== undefined && known.status !== "False" && type !== "Progressing";
+  });
+}
+
+function telling(status: LLMPoolStatus | undefined) {
+  const of = (type: string) => status?.conditions?.find((condition) => condition.type === type);
+  const ready = of("Ready");
+  return {
+    generation: status?.observedGeneration,
+    ready: ready?.status,
+    reason: STARTING.includes(ready?.reason ?? "") ? "starting" : ready?.reason,
+    moving: of("Reconciling") !== undefined,
+    stalled: of("Stalled")?.reason,
+  };
+}
