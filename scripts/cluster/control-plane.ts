@@ -93,9 +93,8 @@ export async function startControlPlane({ home, certificates, programs, withNode
     ...(withNode ? [`--advertise-address=${address}`] : ["--endpoint-reconciler-type=none"]),
     `--service-cluster-ip-range=${net.services}`,
     "--authorization-mode=Node,RBAC",
-    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do. The third is OpenShift's:
-    // who names an owner that its object holds up needs the right to do so.
-    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration,OwnerReferencesPermissionEnforcement",
+    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do.
+    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration",
     "--allow-privileged",
     `--tls-cert-file=${tls("apiserver.crt")}`,
     `--tls-private-key-file=${tls("apiserver.key")}`,
