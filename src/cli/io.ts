@@ -9,6 +9,8 @@ export interface CliIo {
   env: Readonly<Record<string, string | undefined>>;
   /** What relative paths start from. */
   cwd: string;
+  /** Called as `kubectl llmpool`: a cluster is meant, and not this machine. */
+  kubectl?: boolean;
   /** Aborted by Ctrl-C and SIGTERM. */
   signal: AbortSignal;
   /** Aborted by a second Ctrl-C: whoever waits for a good end stops waiting. */

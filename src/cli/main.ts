@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { basename } from "node:path";
 import { stdin, stdout } from "node:process";
 import type { CliIo, Terminal } from "./io.ts";
 import { runCli } from "./program.ts";
@@ -20,6 +21,7 @@ const io: CliIo = {
   stderr: (text) => void process.stderr.write(text),
   env: process.env,
   cwd: process.cwd(),
+  kubectl: basename(process.argv[1] ?? "").startsWith("kubectl-"),
   signal: abort.signal,
   hurry: hurry.signal,
   ...(stdout.isTTY && { terminal: terminalOf(stdout) }),

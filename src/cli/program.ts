@@ -21,7 +21,7 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     load: async () => (await import("./commands/render.ts")).registerRender,
   },
   status: {
-    description: "show a running pool: its instances and roles",
+    description: "show a running pool, here or on a cluster: its instances and roles",
     load: async () => (await import("./commands/status.ts")).registerStatus,
   },
   chat: {
@@ -37,7 +37,7 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
     load: async () => (await import("./commands/sessions.ts")).registerSessions,
   },
   doctor: {
-    description: "check what this machine has for running pools, and say how to cure what is missing",
+    description: "check what this machine has for running pools, or a cluster, and say how to cure what is missing",
     load: async () => (await import("./commands/doctor.ts")).registerDoctor,
   },
   router: {

@@ -1,5 +1,5 @@
 import type { LLMPool } from "../api/llmpool.ts";
-import { API_VERSION, KIND, LABELS } from "../api/names.ts";
+import { LABELS } from "../api/names.ts";
 import { validatePool } from "../api/validate.ts";
 import { planPool } from "../core/plan/plan.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
@@ -12,6 +12,7 @@ import { RESOURCES, selectorOf } from "../kube/resource.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/logger.ts";
 import { addressesOf, type InstanceAddress, type InstancePod } from "./addresses.ts";
+import { LLMPOOLS } from "./llmpools.ts";
 
 export interface WatchedPoolOptions {
   credentials: Credentials;
@@ -46,7 +47,7 @@ export class WatchedPool implements AsyncDisposable {
     const shared = { client, clock, random, log, namespace };
     this.#pools = new Informer({
       ...shared,
-      resource: { apiVersion: API_VERSION, kind: KIND, plural: "llmpools", namespaced: true },
+      resource: LLMPOOLS,
       fieldSelector: `metadata.name=${name}`,
     });
     this.#pods = new Informer<InstancePod>({

@@ -129,14 +129,17 @@ export class TestCluster {
   /** Installs the LLMPool kind for the tests of this file; to be called at its top. The kind goes with all its objects after them. */
   installCrd(): void {
     if (!this.available) return;
-    beforeAll(async () => {
-      await this.kubectl(["apply", "--server-side", "--filename", CRD]);
-      // A kind that is quite new has no conditions yet, of which kubectl makes an error.
-      await eventually("the LLMPool kind is served", () =>
-        this.kubectl(["wait", "--for=condition=Established", "--filename", CRD]),
-      );
-    });
+    beforeAll(() => this.applyCrd());
     afterAll(() => this.kubectl(["delete", "--filename", CRD]));
+  }
+
+  /** Makes the LLMPool kind what these sources say. */
+  async applyCrd(): Promise<void> {
+    await this.kubectl(["apply", "--server-side", "--force-conflicts", "--filename", CRD]);
+    // A kind that is quite new has no conditions yet, of which kubectl makes an error.
+    await eventually("the LLMPool kind is served", () =>
+      this.kubectl(["wait", "--for=condition=Established", "--filename", CRD]),
+    );
   }
 
   /** A new namespace, deleted with all in it when the test ends. When the test fails, what is in it is printed first. */

@@ -5,6 +5,7 @@ import { readRunFile } from "../../dev/run-file.ts";
 import { availableCpus } from "../../lib/cpus.ts";
 import { defaultCacheDir } from "../../models/cache-dir.ts";
 import { findMemoryGroups } from "../../supervisor/memory-group.ts";
+import { type ClusterFlags, meansCluster, openCluster, withCluster } from "../cluster-access.ts";
 import { checkDevice } from "../doctor/device.ts";
 import type { Finding } from "../doctor/finding.ts";
 import { checkCpus, checkGroupKill, checkMemory, checkMemoryLimits, checkNode } from "../doctor/machine.ts";
@@ -13,8 +14,10 @@ import { checkCache, checkPort } from "../doctor/places.ts";
 import { portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 import { format, type Output, outputFormat } from "../output.ts";
+import { packageVersion } from "../version.ts";
 
-interface DoctorFlags {
+interface DoctorFlags extends ClusterFlags {
+  cluster?: boolean;
   port: number;
   state: string;
   output?: Output;
@@ -22,9 +25,9 @@ interface DoctorFlags {
 
 /** `llmpool doctor`: each line says ok, info, warn or fail; exit code 1 when one fails. It changes nothing. */
 export function registerDoctor(program: Command, io: CliIo): void {
-  program
-    .command("doctor")
-    .description("check what this machine has for running pools, and say how to cure what is missing")
+  withCluster(program.command("doctor"))
+    .description("check what this machine has for running pools, or a cluster, and say how to cure what is missing")
+    .option("--cluster", "check the cluster of the kubeconfig, not this machine")
     .option("--port <port>", "the port that the router would take", portNumber, 8080)
     .option("--state <dir>", "state directory of llmpool dev", ".llmpool")
     .option("-o, --output <format>", "yaml or json, for programs", outputFormat)
@@ -34,17 +37,22 @@ export function registerDoctor(program: Command, io: CliIo): void {
       const running = checks(flags, io).map(async (check) => check);
       for (const check of running) check.catch(() => {});
       for (const check of running) {
-        const finding = await check;
-        if (finding === undefined) continue;
-        findings.push(finding);
-        if (flags.output === undefined) io.stdout(line(finding));
+        for (const finding of [await check].flat()) {
+          if (finding === undefined) continue;
+          findings.push(finding);
+          if (flags.output === undefined) io.stdout(line(finding));
+        }
       }
       if (flags.output !== undefined) io.stdout(format(findings, flags.output));
       if (findings.some((finding) => finding.level === "fail")) io.setExitCode(1);
     });
 }
 
-function checks({ port, state }: DoctorFlags, io: CliIo): (Finding | undefined | Promise<Finding | undefined>)[] {
+type Found = Finding | undefined | Finding[];
+
+function checks(flags: DoctorFlags, io: CliIo): (Found | Promise<Found>)[] {
+  if (flags.cluster || meansCluster(flags, io)) return [clusterChecks(flags, io)];
+  const { port, state } = flags;
   const cacheDir = defaultCacheDir(io.env, process.platform, homedir());
   const kill = (pid: number) => void process.kill(pid, "SIGKILL");
   const groups = process.platform === "linux" ? findMemoryGroups({ pid: process.pid, kill }) : undefined;
@@ -64,6 +72,12 @@ function checks({ port, state }: DoctorFlags, io: CliIo): (Finding | undefined |
     checkProxy(io.env),
     checkCertificates(io.env),
   ];
+}
+
+async function clusterChecks(flags: DoctorFlags, io: CliIo): Promise<Finding[]> {
+  const { checkCluster } = await import("../doctor/cluster.ts");
+  await using stack = new AsyncDisposableStack();
+  return await checkCluster(await openCluster(stack, flags, io), packageVersion(), io.signal);
 }
 
 function line({ level, subject, detail, cure }: Finding): string {

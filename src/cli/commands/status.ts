@@ -5,12 +5,15 @@ import { plainView } from "../../dev/plain-view.ts";
 import { statusTable } from "../../dev/status-table.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { sleep } from "../../lib/sleep.ts";
+import { type ClusterFlags, meansCluster, openCluster, withCluster } from "../cluster-access.ts";
+import { findPool, showPool } from "../cluster-status.ts";
 import { type Connection, type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import type { CliIo } from "../io.ts";
 import { format } from "../output.ts";
 import { LIST_OUTPUT_HELP, type ListOutput, listOutput } from "../table.ts";
+import { UsageError } from "../usage-error.ts";
 
-interface StatusFlags extends ConnectionFlags {
+interface StatusFlags extends ConnectionFlags, ClusterFlags {
   output?: ListOutput;
   watch?: boolean;
 }
@@ -19,12 +22,23 @@ const EVERY_MS = 1000;
 /** Columns where nothing is cut. */
 const UNCUT = 4096;
 
-/** `llmpool status`: the pool, its instances and roles, as its router sees them. */
+/** `llmpool status`: the pool, its instances and roles, as its router sees them; or as an LLMPool of a cluster says. */
 export function registerStatus(program: Command, io: CliIo, clock: Clock = systemClock): void {
-  withConnection(program.command("status").description("show a running pool: its instances and roles"))
+  const command = program
+    .command("status")
+    .description("show a running pool, here or on a cluster: its instances and roles");
+  withCluster(withConnection(command))
+    .argument("[pool]", "an LLMPool of the cluster, in place of a router; default with -n: the only one there is")
     .option("-o, --output <format>", LIST_OUTPUT_HELP, listOutput)
     .option("-w, --watch", "follow it until Ctrl-C")
-    .action(async ({ output, watch, ...flags }: StatusFlags) => {
+    .action(async (name: string | undefined, { output, watch, ...flags }: StatusFlags) => {
+      if (name !== undefined || (flags.url === undefined && meansCluster(flags, io))) {
+        if (flags.url !== undefined) throw new UsageError("say --url or the name of an LLMPool, not both");
+        if (watch) throw new UsageError("--watch follows a router; on a cluster: kubectl get llmp --watch");
+        await using stack = new AsyncDisposableStack();
+        const pool = await findPool(await openCluster(stack, flags, io), name, io.signal);
+        return io.stdout(showPool(pool, output));
+      }
       const connection = connect(flags, io);
       if (watch) return follow(connection, io, clock);
       const status = await read(connection, io.signal);
