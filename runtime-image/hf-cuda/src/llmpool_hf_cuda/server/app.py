@@ -67,9 +67,6 @@ class InstanceApp:
                 await send_error(exchange, error)
 
     async def _route(self, exchange: Exchange) -> None:
-        if exchange.headers.get("transfer-encoding") and exchange.headers.get("content-length"):
-            exchange.answer_headers["connection"] = "close"
-            raise LLMPoolError("invalid_request", "a body has a length or comes in chunks, never both")
         path = exchange.path
         if path == "/healthz":
             return await _only("GET", exchange, self._healthz)

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import h11
 import uvicorn
+from h11._receivebuffer import ReceiveBuffer
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..errors import ClientGone, LLMPoolError
+from ..errors import ClientGone, LLMPoolError, error_answer
 from .shapes import compact
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -26,8 +29,31 @@ BODY_SECONDS = 30.0
 WRITE_IDLE_SECONDS = 30.0
 
 
+class _StrictBuffer(ReceiveBuffer):  # type: ignore[misc]
+    """Header lines end with CR and LF, both. h11 takes a bare LF too, which another parser may take for something else."""
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        if self._data[:2] == b"\r\n":
+            self._extract(2)
+            return []
+        end = self._data.find(b"\r\n\r\n")
+        head = self._data[: len(self._data) if end == -1 else end]
+        if len(head) > MAX_HEADER_BYTES:
+            raise h11.LocalProtocolError("headers too large", error_status_hint=431)
+        if re.search(rb"(?<!\r)\n|\r(?!\n|$)", head):
+            raise h11.LocalProtocolError("a line does not end with CR LF")
+        if end == -1:
+            return None
+        lines: list[bytearray] = self._extract(end + 4)[:-4].split(b"\r\n")
+        return lines
+
+
 class _Protocol(H11Protocol):
     """Cuts off who does not finish the headers of a first request, and lets a request's handler cut its own connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn._receive_buffer = _StrictBuffer()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -48,7 +74,7 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(
-            app,
+            _one_length(app),
             http=_Protocol,
             ws="none",
             lifespan="off",
@@ -81,6 +107,21 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+
+
+def _one_length(app: ASGIApp) -> ASGIApp:
+    """Refuses what has both a length and chunks: two parsers could find two ends of it."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        if "transfer-encoding" in exchange.headers and "content-length" in exchange.headers:
+            error = LLMPoolError("invalid_request", "a body has a length or comes in chunks, never both")
+            status, body, headers = error_answer(error)
+            await exchange.send_json(status, body, {**headers, "connection": "close"})
+        else:
+            await app(scope, receive, send)
+
+    return guarded
 
 
 class _Server(uvicorn.Server):
