@@ -30,18 +30,18 @@ export class NoPython extends Error {
 
 /**
  * Makes the virtual environment from requirements-test.lock (every file pinned by hash; about 2 GB are fetched once, 5 GB on disk) and the
- * test models. What is there already stays. Throws `NoPython`.
+ * test models. What is there already stays. Throws `NoPython`. `leftOut`: packages that are not installed.
  */
-export async function setUpHfCuda(say: (line: string) => void): Promise<HfCudaHome> {
+export async function setUpHfCuda(say: (line: string) => void, leftOut = LEFT_OUT): Promise<HfCudaHome> {
   const base = join(dirname(defaultCacheDir(process.env, process.platform, homedir())), "hf-cuda");
   const lockText = await readFile(join(PACKAGE, "requirements-test.lock"), "utf8");
   const python = await findPython();
-  const version = createHash("sha256").update(`${python.version}\n${LEFT_OUT}\n${lockText}`).digest("hex").slice(0, 16);
+  const version = createHash("sha256").update(`${python.version}\n${leftOut}\n${lockText}`).digest("hex").slice(0, 16);
   const dir = join(base, version);
   const home = { dir, python: join(dir, "venv/bin/python") };
   const waits = () => say("waiting for another run that sets up Python for hf-cuda");
   await withLock(join(base, `${version}.lock`), waits, async () => {
-    if (!existsSync(join(dir, "installed"))) await install(python.file, dir, withoutThose(lockText, LEFT_OUT), say);
+    if (!existsSync(join(dir, "installed"))) await install(python.file, dir, withoutThose(lockText, leftOut), say);
     await makeModels(home, say);
   });
   return home;

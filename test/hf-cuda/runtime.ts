@@ -11,7 +11,12 @@ export function hfCuda(): { program: Program; smol: string; tiny: string } {
   return {
     program: {
       command: [join(home, "venv/bin/python"), "-m", "llmpool_hf_cuda"],
-      env: { PYTHONPATH: SOURCE, HF_HUB_OFFLINE: "1", CUDA_VISIBLE_DEVICES: "" },
+      env: {
+        PYTHONPATH: SOURCE,
+        HF_HUB_OFFLINE: "1",
+        // `npm run test:gpu` runs the same tests on a card.
+        ...(process.env.LLMPOOL_TEST_GPU === undefined && { CUDA_VISIBLE_DEVICES: "" }),
+      },
     },
     smol: join(home, "models/smollm2-135m-instruct"),
     tiny: join(home, "models/tiny-llama"),

@@ -1,6 +1,7 @@
 """
 Speeds of one instance, as a table: `python measure.py MODEL_FOLDER [nf4|int8|none] [--history N] [--tokens N] [--sessions 1,5,32]`.
-Everything is of one run on one machine; `generate` is transformers' own, with the same weights and quantization.
+Everything is of one run on one machine; `generate` is transformers' own, with the same weights and quantization. On a card times are of the
+wall; without one they are CPU time of this process, which other processes of the machine disturb less.
 """
 
 import argparse
@@ -40,10 +41,10 @@ async def _measure(given: argparse.Namespace, sessions: list[int], folder: Path)
         cacheDir=str(folder), stateDir=str(folder / "state"), contextTokens=given.history + 4 * given.tokens, sessions=max(sessions),
         requestTimeoutSeconds=600, sessionTTLSeconds=600, warmupPrompt="hello", threads=given.threads, stub={},
     )  # fmt: skip
-    began = time.perf_counter()
+    began = _now()
     backend = await asyncio.to_thread(create_backend, config, check_folder(given.model))
     await backend.warmup("hello")
-    _row(f"ready on {backend.device}, {given.quantization}", f"{time.perf_counter() - began:.1f} s")
+    _row(f"ready on {backend.device}, {given.quantization}", f"{_now() - began:.1f} s")
     backend._engine._end_tokens = frozenset()  # random weights may say the end at once
     try:
         await _turns(backend, given.history)
@@ -71,12 +72,12 @@ async def _turns(backend: Backend, history: int) -> None:
 
 
 async def _first_token(backend: Backend, text: str) -> tuple[float, str]:
-    began = time.perf_counter()
+    began = _now()
     first = 0.0
     answer = ""
     async for event in backend.generate(_request(text, 8, "turns")):
         if isinstance(event, Output):
-            first = first or time.perf_counter() - began
+            first = first or _now() - began
             answer += event.text
     return first, answer
 
@@ -84,13 +85,13 @@ async def _first_token(backend: Backend, text: str) -> tuple[float, str]:
 async def _speed(backend: Backend, sessions: int, tokens: int, *, together: bool) -> float:
     """Tokens per second of all sessions, prompts included."""
     asked = [_request(f"Story {i}: once upon a time there was a fox.", tokens, None) for i in range(sessions)]
-    began = time.perf_counter()
+    began = _now()
     if together:
         await asyncio.gather(*(_drain(backend, r) for r in asked))
     else:
         for r in asked:
             await _drain(backend, r)
-    return sessions * tokens / (time.perf_counter() - began)
+    return sessions * tokens / (_now() - began)
 
 
 async def _drain(backend: Backend, asked: GenerateRequest) -> None:
@@ -106,9 +107,9 @@ def _generate(backend: Backend, tokens: int) -> float:
         given = ids.to(model.device)
         model.set_attn_implementation("sdpa")
         try:
-            began = time.perf_counter()
+            began = _now()
             model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
-            return tokens / (time.perf_counter() - began)
+            return tokens / (_now() - began)
         finally:
             model.set_attn_implementation(NAME)
 
@@ -117,6 +118,10 @@ def _generate(backend: Backend, tokens: int) -> float:
 
 def _request(text: str, tokens: int, session: str | None) -> GenerateRequest:
     return GenerateRequest("bench", Prompt(text=text), session=session, max_tokens=tokens, sampling=Sampling(temperature=0))
+
+
+def _now() -> float:
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
 def _row(what: str, figure: str) -> None:
