@@ -2,6 +2,7 @@ import type { LLMPoolStatus } from "../src/api/llmpool.ts";
 import type { ConditionType } from "../src/api/names.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
 import type { KubeObject } from "../src/kube/object.ts";
+import { isStarting } from "./conditions.ts";
 
 /** Tells people when a pool becomes ready, and why it no longer is; and what is wrong with its model or its place, also while it serves. */
 export function announce(
@@ -18,9 +19,8 @@ export function announce(
       recorder.record(pool, { type: "Warning", reason: now.reason, action: "Reconcile", note: now.message });
   }
   if (!ready || (ready.status === known?.status && ready.reason === known.reason)) return;
-  const starting = ["Loading", "Pending", "Degraded"].includes(ready.reason);
   // That it starts is no news; that it stopped serving is.
-  if (starting && known?.status !== "True") return;
+  if (isStarting(ready.reason) && known?.status !== "True") return;
   recorder.record(pool, {
     type: ready.status === "True" ? "Normal" : "Warning",
     reason: ready.reason,

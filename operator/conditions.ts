@@ -11,6 +11,11 @@ export interface Judgement {
   message: string;
 }
 
+/** On the way to Ready, which a pool passes by itself. */
+const STARTING: readonly string[] = ["Pending", "Loading", "WarmingUp", "Degraded"] satisfies Reason[];
+
+export const isStarting = (reason: string | undefined): boolean => STARTING.includes(reason ?? "");
+
 /** Judgements as conditions: the time moves when the status flips. @param now RFC 3339 */
 export function conditionsOf(
   judgements: readonly Judgement[],

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import type { LLMPoolStatus } from "../src/api/llmpool.ts";
-import type { Reason } from "../src/api/names.ts";
+import { isStarting } from "./conditions.ts";
 
 /**
  * How long after the last write a further one of mere progress waits, in milliseconds, the first, the second and all later ones: a start that
@@ -9,8 +9,6 @@ import type { Reason } from "../src/api/names.ts";
 const PROGRESS_MS = [2_000, 10_000, 30_000] as const;
 /** After so long without a write, in milliseconds, the first step counts again. */
 const QUIET_MS = 60_000;
-/** On the way to Ready; which of them is progress. */
-const STARTING: readonly string[] = ["Pending", "Loading", "WarmingUp", "Degraded"] satisfies Reason[];
 
 /** Decides when a status is written: what a person or a program waits for at once, progress now and then. */
 export class StatusPace {
@@ -55,7 +53,7 @@ function telling(status: LLMPoolStatus | undefined) {
   return {
     generation: status?.observedGeneration,
     ready: ready?.status,
-    reason: STARTING.includes(ready?.reason ?? "") ? "starting" : ready?.reason,
+    reason: isStarting(ready?.reason) ? "starting" : ready?.reason,
     moving: of("Reconciling") !== undefined,
     stalled: of("Stalled")?.reason,
   };

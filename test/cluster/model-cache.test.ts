@@ -97,7 +97,7 @@ cluster.ownTest(
     const { spec } = await cluster.get<LoaderPod>("pod", "apex-0", namespace);
     expect(JSON.stringify(spec)).toContain(`/var/lib/llmpool/cache/${FACTS.path}`);
 
-    // Each object was written once, the status four times at most, and a finished loader that is removed is not made again.
+    // Each object was written once, the status a few times, and a finished loader that is removed is not made again.
     const mine = async () =>
       (await writes()).filter(
         ({ userAgent, resource }) => userAgent.startsWith("llmpool-operator/") && !/^(leases|events)/.test(resource),
@@ -177,4 +177,31 @@ cluster.ownTest("a loader that heals by itself is all that a waiting pool needs"
   // The kubelet starts it again, and now it may.
   await succeed(namespace, loader);
   await untilCondition(namespace, "Ready", "True");
+});
+
+cluster.ownTest("with its facts a model's room on the cards is known, KV caches counted", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await cluster.addFakeNodes({ count: 1, gpus: 8 });
+  await operate(cluster, namespace, { wide: true });
+  const spec = { gpu: {}, instances: 2, sessionsPerInstance: 4, contextTokens: 4096 };
+  await cluster.apply([pool(undefined, spec)], namespace);
+  const loader = await loaderOf(namespace);
+  await untilCondition(namespace, "Schedulable", "Unknown", "SizeUnknown");
+  await succeed(namespace, loader);
+  const fits = await untilCondition(namespace, "Schedulable", "True", "Ready");
+  expect(conditionOf(fits, "Schedulable")?.message).toMatch(
+    /takes 7[.]1 GiB \(weights 4[.]6, KV cache of 4 sessions of 4096 tokens 2[.]0, CUDA context 0[.]5\); NVIDIA-H100-80GB-HBM3 has 79[.]6 GiB$/,
+  );
+  // A longer context asks for more than the card has; that is said, and the pods are replaced all the same.
+  await cluster.apply([pool(undefined, { ...spec, sessionsPerInstance: 16, contextTokens: 131_072 })], namespace);
+  const tight = await untilCondition(namespace, "Schedulable", "False", "InsufficientGpuMemory");
+  expect(conditionOf(tight, "Schedulable")?.message).toMatch(
+    /KV cache of 16 sessions of 131072 tokens 256[.]0.* has 79[.]6 GiB: write a smaller contextTokens or sessionsPerInstance/,
+  );
+  await until("an Event says so", async () => {
+    expect(await eventsOf(namespace)).toContainEqual(
+      expect.stringMatching(/^Warning InsufficientGpuMemory: an instance/),
+    );
+  });
 });
