@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
+import { RawConnection } from "../support/raw-http.ts";
 import { type Client, errorOf, metricsOf, readStream } from "./client.ts";
 import { type ConformanceOptions, hello, newId, readSome, runningOf, type Target } from "./shared.ts";
 
@@ -7,7 +8,7 @@ import { type ConformanceOptions, hello, newId, readSome, runningOf, type Target
 export function endingTests(
   client: () => Client,
   target: () => Target,
-  { longPrompt, sessions }: ConformanceOptions,
+  { longPrompt, sessions, profile }: ConformanceOptions,
 ): void {
   const long = { prompt: longPrompt, max_tokens: 200, temperature: 0 };
 
@@ -76,6 +77,30 @@ export function endingTests(
     const all = await Promise.all(Array.from({ length: sessions * 3 }, () => client().chat(hello)));
     expect(new Set(all.map((a) => a.choices[0].message.content)).size).toBe(1);
   });
+
+  test.runIf(profile === "session")(
+    "a router's request that waits hears its place, and 0 before its answer begins",
+    async () => {
+      const leave = new AbortController();
+      const busy = Array.from({ length: sessions }, () =>
+        client().post("/v1/completions", { ...long, stream: true }, { signal: leave.signal }),
+      );
+      await eventually("all slots are taken", async () => (await runningOf(target())) === sessions);
+      using router = await RawConnection.open(target().url);
+      const body = JSON.stringify({ ...hello, max_tokens: 4 });
+      router.send(
+        `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${target().token}\r\n` +
+          `x-llmpool-flow: t/e\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      );
+      await eventually("it has heard its place", () => /^x-llmpool-position: 1\r$/m.test(router.received));
+      leave.abort();
+      await Promise.allSettled(busy.map(async (stream) => (await stream).text()));
+      await eventually("it is answered", () => router.statuses.length === 1);
+      const places = [...router.received.matchAll(/^HTTP\/1\.1 102 .*\r\nx-llmpool-position: (\d+)\r\n\r$/gm)];
+      expect(places.map(([, place]) => place).at(-1)).toBe("0");
+      expect(router.statuses).toEqual([200]);
+    },
+  );
 
   test("metrics have our names and those of a model server", async () => {
     const metrics = await metricsOf(target().metricsUrl);

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from llmpool_hf_cuda.server.bodies import CHAT_BODY, COMPLETION_BODY, ChatBody, 
 from llmpool_hf_cuda.server.headers import session_of_path
 from llmpool_hf_cuda.server.json_text import parse_json
 from llmpool_hf_cuda.server.records import UsageRecords
-from llmpool_hf_cuda.server.slots import Slots
+from llmpool_hf_cuda.server.slots import Place, Slots
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -112,6 +113,52 @@ def test_slots_let_later_ones_pass_a_busy_session() -> None:
         await asyncio.gather(*tasks)
         await slots.idle()
         assert (slots.running, slots.waiting, order) == (0, 0, ["a1", "b", "a2"])
+
+    asyncio.run(run())
+
+
+def test_a_line_is_ordered_by_deadline_and_fair_shares() -> None:
+    async def run() -> None:
+        slots = Slots(1, 64, lambda _: None)
+        order: list[str] = []
+        places: list[int] = []
+
+        async def work(name: str, place: Place) -> None:
+            async with slots.hold(None, place):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        now = time.monotonic()
+        tasks = []
+        async with slots.hold(None, Place("first")):
+            for name, flow, left in (("late", "late", 900), ("g1", "g", 50), ("g2", "g", 10), ("g3", "g", 10), ("early", "early", 60)):
+                place = Place(flow, deadline=now + left, on_position=places.append if name == "late" else None)
+                tasks.append(asyncio.create_task(work(name, place)))
+                await asyncio.sleep(0)
+            assert slots.waiting == 5
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        await slots.idle()
+        # The greedy flow is one turn ahead at most, whatever its deadlines.
+        assert order == ["g1", "g2", "early", "late", "g3"]
+        assert len(places) == 2 and places[-1] == 0
+
+    asyncio.run(run())
+
+
+def test_nothing_begins_after_its_deadline() -> None:
+    async def run() -> None:
+        slots = Slots(1, 64, lambda _: None)
+        async with slots.hold(None):
+            place = Place("f", deadline=time.monotonic() + 0.01, late="episode_deadline_exceeded")
+            with pytest.raises(LLMPoolError, match="the end of its episode"):
+                async with slots.hold(None, place):
+                    pytest.fail("it began")
+            with pytest.raises(LLMPoolError, match="0 requests wait"):
+                async with slots.hold(None, Place("f", most_waiting=0)):
+                    pytest.fail("it began")
+        await slots.idle()
+        assert (slots.running, slots.waiting) == (0, 0)
 
     asyncio.run(run())
 

@@ -33,6 +33,7 @@ ERRORS = {
     "internal_error": _Kind(500, "server_error", False),
     "instance_unavailable": _Kind(503, "server_error", True),
     "request_timeout": _Kind(504, "server_error", False),
+    "episode_deadline_exceeded": _Kind(504, "server_error", False),
 }
 
 

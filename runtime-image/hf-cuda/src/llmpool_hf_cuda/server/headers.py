@@ -11,6 +11,7 @@ from ..errors import LLMPoolError
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SESSION = re.compile(r"[\x21-\x7e]{1,512}")
+_FLOW = re.compile(r"[\x21-\x7e]{1,1024}")
 _NUMBER = re.compile(r"[0-9]{1,12}")
 
 
@@ -21,17 +22,31 @@ class CallHeaders:
     timeout_ms: int | None
     """From its arrival on; None: the instance's own limit."""
     max_total_tokens: int | None
+    flow: str | None
+    """Who competes as one for a slot; None: all who do not say."""
+    episode_ms: int | None
+    """To the end of its episode."""
+    waited_ms: int | None
+    """Elsewhere, before it came."""
+    queue_limit: int | None
 
 
 def read_headers(headers: Headers) -> CallHeaders:
     """Raises `invalid_request` that names the header. A request without an id gets one."""
-    timeout = _pick(headers, "x-llmpool-timeout-ms", _NUMBER, "a whole number of milliseconds")
-    most = _pick(headers, "x-llmpool-max-total-tokens", _NUMBER, "a whole number of tokens")
+
+    def number(name: str, unit: str = "a whole number") -> int | None:
+        value = _pick(headers, name, _NUMBER, unit)
+        return None if value is None else int(value)
+
     return CallHeaders(
         _pick(headers, "x-request-id", _ID, "1 to 128 letters, digits or . _ : -") or f"req_{uuid.uuid4()}",
         _pick(headers, "x-llmpool-session", _SESSION, "1 to 512 visible ASCII characters"),
-        None if timeout is None else int(timeout),
-        None if most is None else int(most),
+        number("x-llmpool-timeout-ms", "a whole number of milliseconds"),
+        number("x-llmpool-max-total-tokens", "a whole number of tokens"),
+        _pick(headers, "x-llmpool-flow", _FLOW, "1 to 1024 visible ASCII characters"),
+        number("x-llmpool-episode-ms"),
+        number("x-llmpool-waited-ms"),
+        number("x-llmpool-queue-limit"),
     )
 
 

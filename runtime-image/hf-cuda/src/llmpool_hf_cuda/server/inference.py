@@ -13,12 +13,12 @@ from ..errors import ClientGone, LLMPoolError
 from .answers import Answer, StreamAnswer, WholeAnswer, send_error
 from .bodies import CHAT_BODY, parse_body, request_of
 from .connection import Exchange
-from .headers import read_headers
+from .headers import CallHeaders, read_headers
 from .json_text import parse_json
 from .metrics import InstanceMetrics
 from .records import Record, UsageRecords
 from .shapes import Shape
-from .slots import Slots
+from .slots import Place, Slots
 from .status import InstanceStatus
 
 if TYPE_CHECKING:
@@ -132,16 +132,19 @@ class Inference:
             shape = Shape(kind is CHAT_BODY, headers.request_id, backend.model_name, int(time.time()), body.include_usage)
             call.answer = StreamAnswer(exchange, shape) if body.stream else WholeAnswer(exchange, shape)
             call.record = self._records.open(headers.request_id)
-            await self._generate(backend, request_of(headers, body), call.answer, call.record, call)
+            place = _place_of(headers, timeout_ms, call.arrived_at, exchange)
+            await self._generate(backend, request_of(headers, body), place, call.answer, call.record, call)
         finally:
             timer.cancel()
             if watcher is not None:
                 watcher.cancel()
 
-    async def _generate(self, backend: "Backend", request: GenerateRequest, answer: Answer, record: Record, call: _Call) -> None:
+    async def _generate(
+        self, backend: "Backend", request: GenerateRequest, place: Place, answer: Answer, record: Record, call: _Call
+    ) -> None:
         finish: FinishReason | None = None
         try:
-            async with self._slots.hold(request.session), aclosing(backend.generate(request)) as events:
+            async with self._slots.hold(request.session, place), aclosing(backend.generate(request)) as events:
                 async for event in events:
                     match event:
                         case Started():
@@ -174,6 +177,19 @@ class Inference:
         elif tokens > 0:
             self._metrics.token_gap.observe((now - call.token_at) / tokens)
         call.token_at = now
+
+
+def _place_of(headers: CallHeaders, timeout_ms: float, arrived_at: float, exchange: Exchange) -> Place:
+    by_episode = headers.episode_ms is not None and headers.episode_ms < timeout_ms
+    left_ms = headers.episode_ms if by_episode and headers.episode_ms is not None else timeout_ms
+    return Place(
+        flow=headers.flow or "",
+        arrived_at=arrived_at - (headers.waited_ms or 0) / 1000,
+        deadline=arrived_at + left_ms / 1000,
+        late="episode_deadline_exceeded" if by_episode else "request_timeout",
+        most_waiting=headers.queue_limit,
+        on_position=None if headers.flow is None else exchange.tell_position,
+    )
 
 
 _LARGE = 256 * 1024
