@@ -234,15 +234,17 @@ test("requests one after another share a connection, requests at once have their
   expect(connected()).toBe(3);
 });
 
-test("a connection that the other side closes as it is used again costs nothing: the request goes over another", async () => {
+test("where the other side closes a connection as it is used again, a question is asked over another, and nothing else is sent twice", async () => {
   let served = 0;
-  const { dispatcher, connected } = await setUp(ours, (request, response) => {
-    if (++served === 2) request.socket.destroy();
+  const { dispatcher } = await setUp(ours, (request, response) => {
+    if (++served % 2 === 0) request.socket.destroy();
     else response.end("ok");
   });
   expect((await post(dispatcher, "1")).body).toBe("ok");
-  expect(await post(dispatcher, "2")).toMatchObject({ status: 200, body: "ok", error: "" });
-  expect([served, connected()]).toEqual([3, 2]);
+  const again = await dispatcher.request({ method: "GET", path: "/", origin: "" });
+  expect([await again.body.text(), served]).toEqual(["ok", 3]);
+  expect(await post(dispatcher, "2")).toMatchObject({ status: 0, error: expect.stringMatching(/./) });
+  expect(served).toBe(4);
 });
 
 test("a new connection that closes without an answer is an error", async () => {

@@ -91,9 +91,10 @@ export class Connections extends Dispatcher {
       const at = this.#idle.indexOf(connection);
       if (at >= 0) this.#idle.splice(at, 1);
       if (!request || request.isOver) return;
-      // The other side may close a connection that lies idle at any moment, also in that of its next use.
-      const isStale = connection.used && !request.isAnswered && !this.#closed;
-      if (isStale) this.#send(request, undefined);
+      // The other side may close a connection that lies idle at any moment, also in that of its next use. Nobody knows whether it has seen
+      // that one: what only asks is asked again, and who sent the rest has to decide.
+      const isRepeatable = connection.used && request.body === null && !request.isAnswered && !this.#closed;
+      if (isRepeatable) this.#send(request, undefined);
       else request.fail(cause);
     },
   };

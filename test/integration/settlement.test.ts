@@ -96,22 +96,28 @@ test("an instance that stays away for as long as it would remember proves nothin
   expect(await settled()).toEqual({ used: reserved, reserved: 0 });
 });
 
-test("an attempt that was lost before its first byte is charged, and the next one has a reservation of its own", async () => {
-  firstly(({ headers }, res) => {
-    counted(String(headers["x-request-id"]), 7, 2);
-    res.destroy();
-  });
-  const answer = ask();
-  await eventually("the first attempt is over", () => at(0).received[0]);
-  const response = await eventually("it is tried again", async () => {
-    rig.clock.advance(1_000);
-    return Promise.race([answer, settle().then(() => undefined)]);
-  });
-  expect(response.status).toBe(200);
-  const [first, second] = ids(at(0));
-  expect(second).not.toBe(first);
-  expect(await settled()).toEqual({ used: 9 + 10, reserved: 0 });
-});
+test.each(["a new", "a used"])(
+  "an attempt that %s connection lost before its first byte is charged, and the next one has its own",
+  async (which) => {
+    const before = which === "a used" ? 10 : 0;
+    if (before > 0) await (await ask()).text();
+    const calls = at(0).received.length;
+    at(0).behave = (call, res) => {
+      if (at(0).received.length > calls + 1) return answerHello(call, res);
+      counted(String(call.headers["x-request-id"]), 7, 2);
+      res.destroy();
+    };
+    const answer = ask();
+    const response = await eventually("it is tried again", async () => {
+      rig.clock.advance(1_000);
+      return Promise.race([answer, settle().then(() => undefined)]);
+    });
+    expect(response.status).toBe(200);
+    const [first, second] = ids(at(0)).slice(calls);
+    expect(second).not.toBe(first);
+    expect(await settled()).toEqual({ used: before + 9 + 10, reserved: 0 });
+  },
+);
 
 test("an attempt that was refused after it had computed something is charged, and tried again", async () => {
   firstly((_call, res) => {
