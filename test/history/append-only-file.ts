@@ -97,7 +97,7 @@ export class AppendOnlyFile implements Disposable {
   }
 
   #reserve(id: string, fields: Record<string, string>, at: number): void {
-    const { tokens, charges, instance = "", who } = fields;
+    const { tokens, charges, instance = "", who, boot } = fields;
     if (tokens === undefined || charges === undefined) {
       // A field of one that is known: it has moved, or its router is gone.
       if (instance !== "") this.entries.push({ kind: "moved", at, id, instance });
@@ -105,7 +105,16 @@ export class AppendOnlyFile implements Disposable {
     }
     const buckets = (JSON.parse(charges) as [string, number][]).map(([key]) => key.slice(this.#prefix.length));
     this.open.set(id, buckets);
-    this.entries.push({ kind: "reserved", at, id, tokens: Number(tokens), buckets, episode: who, instance });
+    this.entries.push({
+      kind: "reserved",
+      at,
+      id,
+      tokens: Number(tokens),
+      buckets,
+      episode: who,
+      instance,
+      named: boot !== undefined,
+    });
   }
 
   #change(key: string, command: string, rest: string[], charged: Map<string, number>): void {

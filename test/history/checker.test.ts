@@ -3,7 +3,7 @@ import { check, story } from "./checker.ts";
 import type { Call, Entry, History, Run } from "./history.ts";
 
 const reserved = (at: number, id: string, change = {}): Entry => ({
-  ...{ kind: "reserved", at, id, tokens: 100, buckets: ["pool", "e"], episode: "e", instance: "0" },
+  ...{ kind: "reserved", at, id, tokens: 100, buckets: ["pool", "e"], episode: "e", instance: "0", named: true },
   ...change,
 });
 const budget = (at: number, spent: number, held: number): Entry[] =>
@@ -72,6 +72,12 @@ test("where the instance was killed between admission and settlement, the whole 
   const withDown = (...d: Entry[]) => ({ ...ended, entries: [...ended.entries, ...d] });
   expect(check(withDown(down(25, 35)))).toEqual([]);
   for (const other of [down(5, 8), down(41, 45)]) expect(check(withDown(other))).not.toEqual([]);
+});
+
+test("so may one that was admitted before its router knew the instance's process", () => {
+  const whole = (named: boolean) => instead(reserved(20, "b", { named }), settled(40, "b", 100));
+  const problems = (named: boolean) => check(whole(named)).filter(({ about }) => about === "b");
+  expect([problems(true).length, problems(false)]).toEqual([1, []]);
 });
 
 test.each<[string, History, RegExp]>([

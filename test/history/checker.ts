@@ -85,7 +85,8 @@ function checkBudgets(entries: readonly Entry[], requests: ReadonlyMap<string, R
 
 /**
  * Each request costs what the engines counted for it, no token more or less. Only where an instance that may have run it was killed
- * between its admission and its settlement may it cost the whole reservation, because nobody can prove less.
+ * between its admission and its settlement, or where the router did not know its process yet, may it cost the whole reservation, because
+ * nobody can prove less.
  */
 function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, Request>, say: Say): void {
   const downs = entries.filter((e) => e.kind === "down");
@@ -100,7 +101,8 @@ function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, 
     const used = counted.get(id) ?? 0;
     if (used > reserved.tokens) say(id, `used ${used} of ${reserved.tokens} reserved tokens`);
     if (charged === used) continue;
-    const unproved = downs.some((d) => instances.has(d.instance) && d.at < settled.at && d.until > reserved.at);
+    const wasKilled = downs.some((d) => instances.has(d.instance) && d.at < settled.at && d.until > reserved.at);
+    const unproved = wasKilled || !reserved.named;
     if (unproved && charged === reserved.tokens) continue;
     say(id, `was charged ${charged} (${reserved.tokens} were reserved), and the engines counted ${used}`);
   }

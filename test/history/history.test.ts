@@ -5,9 +5,9 @@ import { MUTANTS } from "./mutants.ts";
 import { Nursery } from "./processes.ts";
 import { type Outcome, run } from "./run.ts";
 
-/** `LLMPOOL_SEED=7` runs one history alone. */
+/** `LLMPOOL_SEED=7` runs one history alone, `LLMPOOL_SEED=7,8` two. */
 const given = process.env.LLMPOOL_SEED;
-const seeds = given === undefined ? Array.from({ length: 20 }, (_, i) => i + 1) : [Number(given)];
+const seeds = given === undefined ? Array.from({ length: 20 }, (_, i) => i + 1) : given.split(",").map(Number);
 /** Longer than a router is given up after, and asked for what it left, on a busy machine. */
 const SETTLE_MS = 90_000;
 /** Of a mutant, what is open stays open: nothing breaks, so all that can be settled is at once. */

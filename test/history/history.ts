@@ -25,6 +25,8 @@ export type Entry =
       buckets: string[];
       episode: string | undefined;
       instance: string;
+      /** Its router knew which process that was. */
+      named: boolean;
     }
   /** The reservation goes on to another instance. */
   | { kind: "moved"; at: number; id: string; instance: string }

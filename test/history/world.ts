@@ -18,7 +18,9 @@ const TOKEN = "token-of-the-history";
 export const TENANTS = ["ada", "bob", "cyd"];
 export const ROLES = ["planner", "coder", "critic"];
 
-const READY_MS = 3_000;
+/** How long routers get to hear from every instance before they are asked anything: at the start, and in the middle of faults. */
+const READY_MS = 30_000;
+const READY_AGAIN_MS = 3_000;
 const NOTICED_MS = 4_000;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -137,7 +139,7 @@ export class World implements AsyncDisposable {
       try {
         const { url } = await child.begin(config);
         this.#stack.defer(() => this.#options.nursery.giveBack(child));
-        await isReady(url);
+        await isReady(url, slot.kills === 0 ? READY_MS : READY_AGAIN_MS);
         slot.url = url;
         slot.child = child;
         child.tell(this.#clocks);
@@ -227,8 +229,8 @@ export class World implements AsyncDisposable {
 }
 
 /** As a load balancer asks before it sends anybody; but one of the instances may be down for long. */
-async function isReady(url: string): Promise<void> {
-  for (const until = performance.now() + READY_MS; performance.now() < until; await pause(50)) {
+async function isReady(url: string, ms: number): Promise<void> {
+  for (const until = performance.now() + ms; performance.now() < until; await pause(50)) {
     const answer = await fetch(`${url}/readyz`);
     await answer.text();
     if (answer.ok) return;
