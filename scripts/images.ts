@@ -1,6 +1,7 @@
 /**
  * `npm run images`: builds the images that the operator's pods run, named after this version, with buildah, podman or docker.
- * `--registry PREFIX` goes in front of their names, `--base IMAGE` replaces the one they stand on, `--push` brings them to their registry.
+ * `npm run images -- NAME...` builds only those. `--registry PREFIX` goes in front of their names, `--base IMAGE` and `--cuda-base IMAGE` replace
+ * those that they stand on, `--push` brings them to their registry.
  * docs/images.md explains them. Exit codes: 0 done, 1 one could not be built or pushed, 2 wrong usage.
  */
 import { spawnSync } from "node:child_process";
@@ -9,14 +10,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { packageVersion } from "../src/cli/version.ts";
-import { buildCommand, imageBuilds, TOOLS } from "./images/builds.ts";
+import { buildCommand, IMAGES, imageBuilds, TOOLS } from "./images/builds.ts";
 import { stageImages } from "./images/stage.ts";
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     registry: { type: "string", default: "" },
     tag: { type: "string", default: packageVersion() },
     base: { type: "string" },
+    "cuda-base": { type: "string" },
     tool: { type: "string" },
     push: { type: "boolean", default: false },
   },
@@ -29,6 +32,11 @@ if (!tool) {
   );
   process.exit(2);
 }
+const unknown = positionals.filter((name) => !(IMAGES as readonly string[]).includes(name));
+if (unknown.length > 0) {
+  console.error(`no image ${unknown.join(", ")}; there are ${IMAGES.join(", ")}`);
+  process.exit(2);
+}
 if (values.push && values.registry === "") {
   console.error("--push needs --registry: registry.example.com/team");
   process.exit(2);
@@ -39,7 +47,10 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
 const staged = await mkdtemp(join(tmpdir(), "llmpool-images-"));
 try {
   await stageImages(staged);
-  const builds = imageBuilds({ staged, registry: values.registry, version: values.tag, base: values.base });
+  const { registry, tag: version, base, "cuda-base": cudaBase } = values;
+  const builds = imageBuilds({ staged, registry, version, base, cudaBase }).filter(
+    ({ name }) => positionals.length === 0 || positionals.includes(name),
+  );
   const commands = [
     ...builds.map((build) => buildCommand(tool, build)),
     ...(values.push ? builds.map(({ tag }) => [tool, "push", tag]) : []),

@@ -114,6 +114,8 @@ function packedContainer(variant: RenderedVariant, settings: RenderSettings): Co
     limits.memory = String(variant.model.memoryLimitBytes * own + SUPERVISOR_BYTES);
   return {
     ...common(variant, settings),
+    // An image of Python has another entrypoint, for instances that are alone in their pods.
+    command: ["llmpool"],
     args: ["supervise", "--port", String(SUPERVISOR_PORT), `${PATHS.instances}/$(${POD_INDEX}).json`],
     env: env(variant, {}),
     ports: [...slotPorts(own), { name: "supervisor", containerPort: SUPERVISOR_PORT }],

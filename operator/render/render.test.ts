@@ -282,6 +282,7 @@ describe("cards", () => {
     });
     const set = get<Set>(objects, "StatefulSet", "apex");
     expect(set.spec?.replicas).toBe(2);
+    expect(containerOf(set).command).toEqual(["llmpool"]);
     expect(containerOf(set).args).toEqual([
       "supervise",
       "--port",

@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { ROOT } from "./stage.ts";
 
-/** The images, in the order in which they are built: the second stands on the first. */
-export const IMAGES = ["llmpool", "llama-cpp"] as const;
+/** The images, in the order in which they are built: the others take from the first. */
+export const IMAGES = ["llmpool", "llama-cpp", "hf-cuda"] as const;
 export type ImageName = (typeof IMAGES)[number];
 
 export interface ImageBuild {
@@ -21,20 +21,25 @@ export interface BuildSettings {
   /** Put in front of the names, as the operator's `--image-registry`: `registry.example.com/team`; "" for none. */
   registry: string;
   version: string;
-  /** Another base than the Dockerfile's. */
+  /** Another base than the Dockerfile's: with Node, for llmpool and llama-cpp. */
   base?: string | undefined;
+  /** Another base of hf-cuda. */
+  cudaBase?: string | undefined;
 }
 
 /** How each image is built. Their names are those that the operator gives to pods. */
-export function imageBuilds({ staged, registry, version, base }: BuildSettings): ImageBuild[] {
+export function imageBuilds({ staged, registry, version, base, cudaBase }: BuildSettings): ImageBuild[] {
   const tagOf = (name: ImageName) => `${registry === "" ? "" : `${registry}/`}llmpool/${name}:${version}`;
-  return IMAGES.map((name) => ({
-    name,
-    dockerfile: join(ROOT, "runtime-image", name, "Dockerfile"),
-    context: join(staged, name),
-    tag: tagOf(name),
-    args: name === "llmpool" ? (base === undefined ? {} : { BASE: base }) : { BASE: tagOf("llmpool") },
-  }));
+  const args: Record<ImageName, Record<string, string>> = {
+    llmpool: base === undefined ? {} : { BASE: base },
+    "llama-cpp": { BASE: tagOf("llmpool") },
+    "hf-cuda": { LLMPOOL: tagOf("llmpool"), ...(cudaBase !== undefined && { BASE: cudaBase }) },
+  };
+  return IMAGES.map((name) => {
+    const folder = join(ROOT, "runtime-image", name);
+    const context = name === "hf-cuda" ? folder : join(staged, name);
+    return { name, dockerfile: join(folder, "Dockerfile"), context, tag: tagOf(name), args: args[name] };
+  });
 }
 
 export const TOOLS = ["buildah", "podman", "docker"] as const;

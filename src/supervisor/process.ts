@@ -3,6 +3,7 @@ import type { FailureReason, InstanceMessage, SupervisorMessage } from "../api/i
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import { childEnv } from "./child-env.ts";
+import { programOf } from "./entry.ts";
 import type { ProcessEnd } from "./failure.ts";
 import { type MemoryGroup, type MemoryGroups, removeSoon } from "./memory-group.ts";
 import type { ProcessSpec } from "./spec.ts";
@@ -30,7 +31,7 @@ export type Launch = (spec: ProcessSpec, events: ProcessEvents) => RunningProces
 export interface LaunchDeps {
   clock: Clock;
   env: Readonly<Record<string, string | undefined>>;
-  /** The program that every instance runs. */
+  /** The program of instances that run in Node. */
   entry: string;
   groups: MemoryGroups | undefined;
   watchdog: MemoryWatchdog;
@@ -49,8 +50,8 @@ export function makeLaunch({ clock, env, entry, groups, watchdog }: LaunchDeps):
   return (spec, events) => {
     const limit = spec.memoryLimitBytes;
     const group = limit === undefined || !groups ? undefined : tryCreate(groups, limit);
-    const node = [process.execPath, entry] as const;
-    const [program, ...args] = group ? ["/bin/sh", "-c", ENTER_GROUP, group.procsFile, ...node] : node;
+    const own = programOf(spec.config.backend, entry);
+    const [program, ...args] = group ? ["/bin/sh", "-c", ENTER_GROUP, group.procsFile, ...own] : own;
     const child = spawn(program, args, {
       env: childEnv(env, spec.config),
       stdio: ["ignore", "ignore", "pipe", "ipc"],
