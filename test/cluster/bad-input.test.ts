@@ -37,7 +37,7 @@ cluster.ownTest(
     await cluster.kubectl(["delete", "resourcequota", "small", "--namespace", namespace]);
     await untilCondition(namespace, "Ready", "True");
   },
-  120_000,
+  200_000,
 );
 
 cluster.ownTest(
@@ -60,7 +60,7 @@ cluster.ownTest(
     await cluster.kubectl(["delete", "resourcequota", "none", "--namespace", namespace]);
     await untilCondition(namespace, "Ready", "True");
   },
-  120_000,
+  200_000,
 );
 
 cluster.ownTest(
@@ -94,10 +94,10 @@ cluster.ownTest(
       },
     };
     await cluster.apply([volume]);
-    await untilCondition(namespace, "ModelAvailable", "Unknown", "Loading");
-    await untilCondition(namespace, "Ready", "False", "Loading");
+    // The volume controller looks again every quarter of a minute.
+    await untilCondition(namespace, "Ready", "False", "Loading", 120_000);
   },
-  120_000,
+  200_000,
 );
 
 cluster.ownTest(
@@ -116,7 +116,7 @@ cluster.ownTest(
     );
     await untilCondition(namespace, "Ready", "True");
   },
-  120_000,
+  200_000,
 );
 
 cluster.ownTest(
@@ -140,5 +140,5 @@ cluster.ownTest(
     await cluster.kubectl(["delete", "secret", "apex-token", "--namespace", namespace]);
     await untilCondition(namespace, "Ready", "True");
   },
-  120_000,
+  200_000,
 );

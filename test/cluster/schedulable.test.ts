@@ -115,68 +115,76 @@ interface Placed extends KubeObject {
   };
 }
 
-cluster.ownTest("every GPU mode is placed and measured by the cards that there are, in numbers", async () => {
-  const namespace = await cluster.namespace();
-  await cluster.addFakeNodes({ count: 1 });
-  await cluster.addFakeNodes({ count: 2, gpus: 8, labels: { kind: "whole" } });
-  await cluster.addFakeNodes({ count: 1, mig: { "1g.10gb": 7 } });
-  const shared = { "nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-SHARED" };
-  await cluster.addFakeNodes({ count: 1, gpus: 4, labels: { ...shared, kind: "sliced" } });
-  await cluster.addFakeNodes({
-    count: 1,
-    gpus: 4,
-    labels: { ...shared, "nvidia.com/gpu.sharing-strategy": "mps", kind: "mps" },
-  });
-  await cluster.addFakeNodes({ count: 1, gpus: 4, devices: true });
-  const runtimeClass = {
-    apiVersion: "node.k8s.io/v1",
-    kind: "RuntimeClass",
-    metadata: { name: "nvidia" },
-    handler: "nvidia",
-  };
-  await cluster.apply([runtimeClass, template("one", 1), template("many", 9)], namespace);
-  await operate(cluster, namespace, { wide: true });
-  const pools = CASES.map(({ name, spec }) => {
-    const { kind, apiVersion, spec: common } = stub({ backend: "hf-cuda", instances: 1, ...spec });
-    return { apiVersion, kind, metadata: { name }, spec: common };
-  });
-  await cluster.apply(pools, namespace);
-  const args = ["get", "llmp", "--namespace", namespace, "--output", "json"];
-  await until("every pool says where it stands", async () => {
-    const { items } = JSON.parse(await cluster.kubectl(args)) as { items: Pool[] };
-    const said = items.map((pool) => {
-      const found = conditionOf(pool, "Schedulable");
-      return { name: pool.metadata.name, reason: found?.reason, says: found?.message };
+cluster.ownTest(
+  "every GPU mode is placed and measured by the cards that there are, in numbers",
+  async () => {
+    const namespace = await cluster.namespace();
+    await cluster.addFakeNodes({ count: 1 });
+    await cluster.addFakeNodes({ count: 2, gpus: 8, labels: { kind: "whole" } });
+    await cluster.addFakeNodes({ count: 1, mig: { "1g.10gb": 7 } });
+    const shared = { "nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-SHARED" };
+    await cluster.addFakeNodes({ count: 1, gpus: 4, labels: { ...shared, kind: "sliced" } });
+    await cluster.addFakeNodes({
+      count: 1,
+      gpus: 4,
+      labels: { ...shared, "nvidia.com/gpu.sharing-strategy": "mps", kind: "mps" },
     });
-    expect(said).toEqual(
-      CASES.map(({ name, reason, says }) => ({ name, reason, says: expect.stringMatching(says) })).toSorted((a, b) =>
-        a.name < b.name ? -1 : 1,
-      ),
+    await cluster.addFakeNodes({ count: 1, gpus: 4, devices: true });
+    const runtimeClass = {
+      apiVersion: "node.k8s.io/v1",
+      kind: "RuntimeClass",
+      metadata: { name: "nvidia" },
+      handler: "nvidia",
+    };
+    await cluster.apply([runtimeClass, template("one", 1), template("many", 9)], namespace);
+    await operate(cluster, namespace, { wide: true });
+    const pools = CASES.map(({ name, spec }) => {
+      const { kind, apiVersion, spec: common } = stub({ backend: "hf-cuda", instances: 1, ...spec });
+      return { apiVersion, kind, metadata: { name }, spec: common };
+    });
+    await cluster.apply(pools, namespace);
+    const args = ["get", "llmp", "--namespace", namespace, "--output", "json"];
+    await until(
+      "every pool says where it stands",
+      async () => {
+        const { items } = JSON.parse(await cluster.kubectl(args)) as { items: Pool[] };
+        const said = items.map((pool) => {
+          const found = conditionOf(pool, "Schedulable");
+          return { name: pool.metadata.name, reason: found?.reason, says: found?.message };
+        });
+        expect(said).toEqual(
+          CASES.map(({ name, reason, says }) => ({ name, reason, says: expect.stringMatching(says) })).toSorted(
+            (a, b) => (a.name < b.name ? -1 : 1),
+          ),
+        );
+      },
+      200_000,
     );
-  });
 
-  // What the pods bring along: runtime class, a place of their own each, shared memory.
-  const placed = [
-    await cluster.get<Placed>("pod", "exclusive-0", namespace),
-    await cluster.get<Placed>("pod", "exclusive-1", namespace),
-  ];
-  expect(new Set(placed.map(({ spec }) => spec.nodeName)).size).toBe(2);
-  expect(placed[0]?.spec).toMatchObject({ runtimeClassName: "nvidia", topologySpreadConstraints: [{ maxSkew: 1 }] });
-  expect(placed[0]?.spec.containers[0]?.volumeMounts).toContainEqual({ name: "shm", mountPath: "/dev/shm" });
+    // What the pods bring along: runtime class, a place of their own each, shared memory.
+    const placed = [
+      await cluster.get<Placed>("pod", "exclusive-0", namespace),
+      await cluster.get<Placed>("pod", "exclusive-1", namespace),
+    ];
+    expect(new Set(placed.map(({ spec }) => spec.nodeName)).size).toBe(2);
+    expect(placed[0]?.spec).toMatchObject({ runtimeClassName: "nvidia", topologySpreadConstraints: [{ maxSkew: 1 }] });
+    expect(placed[0]?.spec.containers[0]?.volumeMounts).toContainEqual({ name: "shm", mountPath: "/dev/shm" });
 
-  // Another card is news; a node's heartbeats are none.
-  await cluster.addFakeNodes({
-    count: 1,
-    gpus: 1,
-    memoryMiB: 143_771,
-    product: "NVIDIA-H200",
-    labels: { kind: "whole" },
-  });
-  await until("the larger card is seen", async () => {
-    const large = await cluster.get<Pool>("llmp", "exclusive-large", namespace);
-    expect(conditionOf(large, "Schedulable")).toMatchObject({
-      status: "True",
-      message: expect.stringMatching(/H200 has 140/),
+    // Another card is news; a node's heartbeats are none.
+    await cluster.addFakeNodes({
+      count: 1,
+      gpus: 1,
+      memoryMiB: 143_771,
+      product: "NVIDIA-H200",
+      labels: { kind: "whole" },
     });
-  });
-});
+    await until("the larger card is seen", async () => {
+      const large = await cluster.get<Pool>("llmp", "exclusive-large", namespace);
+      expect(conditionOf(large, "Schedulable")).toMatchObject({
+        status: "True",
+        message: expect.stringMatching(/H200 has 140/),
+      });
+    });
+  },
+  400_000,
+);

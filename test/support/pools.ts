@@ -30,11 +30,15 @@ export async function operate(
 }
 
 /** Waits until `check` no longer throws. */
-export const until = (what: string, check: () => Promise<void>) =>
-  eventually(what, async () => {
-    await check();
-    return true;
-  });
+export const until = (what: string, check: () => Promise<void>, timeoutMs?: number) =>
+  eventually(
+    what,
+    async () => {
+      await check();
+      return true;
+    },
+    timeoutMs,
+  );
 
 export function conditionOf({ status }: Pool, type: string) {
   return status?.conditions?.find((condition) => condition.type === type);
