@@ -41,6 +41,9 @@ const SUITES: Record<string, string[]> = {
   "hf-cuda": ["test/hf-cuda"],
 };
 
+/** A real model in Python: one process at a time, and a limit against hanging that a busy machine does not meet. */
+const SLOW = ["--no-file-parallelism", "--testTimeout=600000", "--hookTimeout=600000"];
+
 const asked = process.argv.slice(2);
 const names = ["checks", ...Object.keys(SUITES)];
 if (asked.includes("--list")) {
@@ -101,9 +104,6 @@ async function runSuite(name: string): Promise<Tally> {
     await release(home, process.pid, console.log);
   }
 }
-
-/** A real model in Python: one process at a time, and a limit against hanging that a busy machine does not meet. */
-const SLOW = ["--no-file-parallelism", "--testTimeout=600000", "--hookTimeout=600000"];
 
 /** The Python instance: its own checks and tests, then the conformance suite against its process. */
 async function hfCuda(): Promise<Tally> {

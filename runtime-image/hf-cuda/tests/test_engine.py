@@ -160,3 +160,67 @@ def test_a_seed_repeats(tiny: Path, config: MakeConfig, backends: Make, sampling
         assert (await answer(backend, other))[0] != once
 
     asyncio.run(run())
+
+
+def test_a_fault_in_a_step_fails_its_turns_and_no_other(
+    tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = backends(config(tiny))
+    engine = backend._engine
+    forward = engine._forward
+
+    def faulty(segments: list[Segment], tokens: list[int], wanted: int) -> object:
+        if len(tokens) > 1 and wanted == 1:
+            raise RuntimeError("shapes do not match")
+        return forward(segments, tokens, wanted)
+
+    async def run() -> None:
+        want, _ = await answer(backend, request("Once", 8))
+        monkeypatch.setattr(engine, "_forward", faulty)
+        with pytest.raises(LLMPoolError, match="shapes do not match") as failed:
+            await answer(backend, request("Once upon a time", 8, session="a"))
+        assert failed.value.code == "internal_error"
+        assert backend.stats() == (0, 0.0)
+        monkeypatch.setattr(engine, "_forward", forward)
+        assert (await answer(backend, request("Once", 8)))[0] == want
+
+    asyncio.run(run())
+
+
+def test_a_fault_of_one_answer_is_its_own(tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = backends(config(tiny))
+    whole = backend._prompts.decode
+    calls = 0
+
+    def faulty(tokens: list[int]) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ValueError("no such token")
+        return whole(tokens)
+
+    async def run() -> None:
+        monkeypatch.setattr(backend._prompts, "decode", faulty)
+        with pytest.raises(LLMPoolError, match="no such token"):
+            await answer(backend, request("Once", 30))
+        await answer(backend, request("Once", 30))
+        assert backend.stats() == (0, 0.0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("words", ["CUDA error: an illegal memory access was encountered", "CUDA error: device-side assert triggered"])
+def test_a_poisoned_device_ends_the_process(
+    tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    backend = backends(config(tiny))
+    codes: list[int] = []
+
+    def poisoned(*_: object) -> object:
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(backend._engine, "_forward", poisoned)
+    monkeypatch.setattr("llmpool_hf_cuda.engine.engine.os._exit", codes.append)
+    with pytest.raises(LLMPoolError):
+        asyncio.run(answer(backend, request("Once", 8)))
+    assert codes == [70]

@@ -101,6 +101,14 @@ class Engine:
         self._thread.join()
 
     def _run(self, threads: int | None) -> None:
+        try:
+            self._loop(threads)
+        except BaseException:
+            # Without this thread every request would wait for ever: whoever started the process starts another one.
+            log.exception("the engine ended")
+            os._exit(POISONED)
+
+    def _loop(self, threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         with torch.inference_mode():
@@ -133,7 +141,11 @@ class Engine:
             return
         self._turns.append(turn)
         if turn.saved is not None and not row.ids:
-            self._restore(row, turn.saved)
+            try:
+                self._restore(row, turn.saved)
+            except Exception as error:
+                self._failed([turn], None, 0, error)
+                return
         turn.saved = None
         # The last token of the prompt is always evaluated: the first of the answer is sampled from it.
         turn.cached = min(_shared(row.ids, turn.prompt), len(turn.prompt) - 1)
@@ -210,14 +222,11 @@ class Engine:
                     token = turn.sampler.pick(logits[i] if turn.grammar is None else turn.grammar.mask(logits[i]))
                 if turn.grammar is not None:
                     turn.grammar.accept(token)
+                self._advance(turn, token)
             except LLMPoolError as error:
                 self._end(turn, error)
-                continue
             except Exception as error:
-                log.exception("sampling failed")
-                self._end(turn, LLMPoolError("internal_error", f"the engine failed: {error}"), broken=True)
-                continue
-            self._advance(turn, token)
+                self._failed([turn], None, 0, error)
 
     def _advance(self, turn: Turn, token: int) -> None:
         """Takes one sampled token: out to the client, and perhaps the end."""
