@@ -71,7 +71,7 @@ export const Model = z
       .describe("What the weights take on the card, in MiB, when the operator cannot know. 0: not given."),
     secretRef: SecretKeyRef.optional().describe("Access token for the model's source."),
     cache: ModelCache.optional().describe(
-      "Volume that keeps the model's files. Without it, each instance loads them itself.",
+      "Volume for the model's files, which a Job fills once, before any pod starts. Without it, each instance loads them itself.",
     ),
   })
   .meta(
