@@ -58,7 +58,7 @@ export class InstanceStatus {
   }
 
   identity(): InstanceIdentity {
-    return { id: this.#id, boot: this.#boot, uptime_s: Math.floor((this.#clock.now() - this.#startedAt) / 1000) };
+    return { id: this.#id, boot: this.#boot, uptime_s: (this.#clock.now() - this.#startedAt) / 1000 };
   }
 
   /** The backend for new work, or `instance_unavailable`. */

@@ -236,7 +236,8 @@ export class Attempts {
   #prove(call: Call, job: Job, seat: Seat, waited = false): Promise<void> {
     const { id } = call;
     return this.#deps.reaper.prove({
-      ...{ requestId: id, instance: seat.endpoint.id, tokens: job.reserved, since: call.sentAt, waited },
+      ...{ requestId: id, instance: seat.endpoint.id, boot: seat.endpoint.uid, isOurs: true, tokens: job.reserved },
+      ...{ since: call.sentAt, waited },
       settle: (usage) => this.#settle(call, usage, id),
     });
   }

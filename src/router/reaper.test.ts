@@ -81,6 +81,20 @@ test("only the process that a reservation was for can say that it never saw it, 
   ]);
 });
 
+test("what this router sent itself is proved by the process it was sent to, however slowly that answers, and by one that is older", async () => {
+  const reaper = await start();
+  const ours = (requestId: string, boot: string, ageMs: number) =>
+    reaper.prove({
+      ...{ requestId, instance: "0", boot, isOurs: true, tokens: 100, since: clock.now() - ageMs },
+      settle: async (usage) => void spent.set(requestId, usage ? 1 : 0),
+    });
+  says.set("0", { unknownSinceMs: 1_000, boot: "b" });
+  await ours("the same", "b", 2_000);
+  await ours("older", "another name of it", 500);
+  await ours("another", "a", 2_000);
+  expect([...spent.values()]).toEqual([0, 0, 1]);
+});
+
 test("what an instance has had time to forget costs all of it", async () => {
   abandoned = [left("a", "0", 600_001)];
   says.set("0", { unknownSinceMs: 86_400_000, boot: "b" });

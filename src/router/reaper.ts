@@ -26,8 +26,10 @@ export interface ReaperDeps {
 export interface Unproved {
   requestId: string;
   instance: string;
-  /** The process that it was for. Absent: one that was there at `since`. */
+  /** The process that it was for, where that is known. */
   boot?: string;
+  /** `since` is by this router's own clock: a process that is older than that is the one that it was for. */
+  isOurs?: boolean;
   /** The reservation. */
   tokens: number;
   /** On the clock's scale, in milliseconds: not later than the instant when it may have reached the instance. */
@@ -112,7 +114,7 @@ export class Reaper {
   /** False: ask again later. */
   async #isSettled(one: Unproved, waitSeconds: number): Promise<boolean> {
     const { source, upstreams, clock, log } = this.#deps;
-    const { requestId, instance, boot, since, settle } = one;
+    const { requestId, instance, boot, isOurs = false, since, settle } = one;
     const endpoint = source.list().find(({ id, url }) => id === instance && url !== "");
     try {
       if (endpoint) {
@@ -121,7 +123,8 @@ export class Reaper {
         const ageMs = clock.now() - since;
         if ("usage" in record) await settle(record.usage);
         else {
-          const isTheSame = boot === undefined ? ageMs < record.unknownSinceMs : boot === record.boot;
+          const isOlder = ageMs < record.unknownSinceMs && (isOurs || boot === undefined);
+          const isTheSame = boot === record.boot || isOlder;
           if (isTheSame && ageMs < USAGE_KEPT_MS) await settle(null);
           else await this.#chargeAll(one);
         }

@@ -54,7 +54,7 @@ class InstanceStatus:
         }
 
     def identity(self) -> dict[str, Any]:
-        return {"id": self._id, "boot": self._boot, "uptime_s": int(time.monotonic() - self._started_at)}
+        return {"id": self._id, "boot": self._boot, "uptime_s": time.monotonic() - self._started_at}
 
     def for_work(self) -> "Backend":
         """The backend for new work, or `instance_unavailable`."""
