@@ -249,6 +249,66 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect(await kept(other)).toEqual([70, 0]);
   });
 
+  test("nor when that router is the first to come back, and the other has still to say what it holds", async () => {
+    const server = await serve();
+    const wires = [stack.use(await TcpProxy.start(server.port)), stack.use(await TcpProxy.start(server.port))];
+    let now = Date.now();
+    const time = () => ({ now, wall: now });
+    const [lost, other] = [
+      await open(`redis://127.0.0.1:${wires[0]?.port}`, { time }),
+      await open(`redis://127.0.0.1:${wires[1]?.port}`, { time }),
+    ];
+    const held = ask({ claims: [KEY] });
+    await lost.admit(held);
+    wires[0]?.partition();
+    now += 15_001;
+    await eventually("it is taken for gone", async () => (await other.abandonedReservations()).length > 0);
+    await other.settle(held.requestId, usage(70));
+    wires[1]?.partition();
+    await server.end("SIGKILL");
+    await server.start();
+    wires[0]?.heal();
+    await eventually("it waits for the other, and has asked more than once", async () => {
+      const refused = await lost.admit(ask({ claims: [KEY] })).catch((error: Error) => error.message);
+      await lost.poll();
+      return String(refused).includes("other routers have still to say");
+    });
+    wires[1]?.heal();
+    await Promise.all([isBack(lost), isBack(other)]);
+    expect(await kept(other)).toEqual([70, 0]);
+    expect(lost.holds(held.requestId)).toBe(false);
+    await lost.settle(held.requestId, usage(70));
+    expect(await kept(other)).toEqual([70, 0]);
+  });
+
+  test("an episode that a copy has forgotten is none that begins later: neither its reservations nor its end", async () => {
+    const server = await serve();
+    const store = await open(server.url);
+    const inEpisode = (id: string) => ask({ claims: [KEY], episode: { id, settings: SETTINGS } });
+    await admitted(store);
+    const takeOver = await server.copy();
+    const held = inEpisode("e");
+    await store.admit(held);
+    const told: string[] = [];
+    store.onEpisodeEvent(({ id }, { kind }) => told.push(`${id} ${kind}`));
+    await store.startEpisode("t", { id: "over", settings: SETTINGS });
+    await store.endEpisode("t", "over", "finished");
+    await eventually("its end is told", () => told.includes("over ended"));
+    await server.end("SIGKILL");
+    await takeOver();
+    await server.start();
+    await isBack(store);
+    // The copy would number them as it did those that it has forgotten.
+    for (const id of ["e", "f"]) expect(await store.admit(inEpisode(id))).toMatchObject({ ok: true });
+    await store.settle(held.requestId, usage(40));
+    for (const id of ["e", "f"]) {
+      expect(await store.episode("t", id)).toMatchObject({ tokensUsed: 0, tokensReserved: 100 });
+      await store.endEpisode("t", id, "cancelled");
+      await eventually("its end is told", () => told.includes(`${id} ended`));
+    }
+    expect(await kept(store)).toEqual([40, 300]);
+  });
+
   test("an admission that arrives after its router has given up on the connection reserves nothing", async () => {
     const server = await serve();
     const wire = stack.use(await TcpProxy.start(server.port));

@@ -18,6 +18,9 @@ export const TICK_EVENTS = 500;
 /** How long a router that was given up is known to have been, in milliseconds. */
 const GONE_KEPT_MS = 86_400_000;
 
+/** More episodes than can begin between what a copy knows and what it should. */
+const EPISODES_FORGOTTEN = 1_000_000;
+
 /** Settlements of a router that are remembered: more than can be on their way at once. */
 const SETTLED_KEPT = 1_000;
 
@@ -255,6 +258,8 @@ return cjson.encode({ budget = budgetView(limits[#limits]) })
     BINDINGS,
     `
 call('ZADD', P .. 'routers', now + A.leaseMs, A.router)
+-- It has heard by now what it had to give up.
+call('ZREM', P .. 'gone', A.router)
 call('DEL', P .. 'late:' .. A.router)
 for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '-inf', now, 'LIMIT', 0, 8)) do
   -- Seen by one and the same for longer than the late one trusts itself, so that a step of this server's clock buries nobody.
@@ -298,7 +303,7 @@ return cjson.encode({ duty = mine, last = last, list = list, nextMs = next and t
 local meta = P .. 'meta'
 if A.join < tonumber(call('HGET', P .. 'joins', A.router) or 0) then return redis.error_reply('-STALE it has joined again since') end
 call('HSET', P .. 'joins', A.router, A.join)
-local restore = A.restore and call('ZREM', P .. 'gone', A.router) == 0
+local restore = A.restore and not call('ZSCORE', P .. 'gone', A.router)
 local run = call('HGET', meta, 'run')
 if run and run ~= A.newRun and call('HGET', meta, 'pending') ~= A.newRun then
   call('HSET', meta, 'pending', A.newRun)
@@ -344,6 +349,11 @@ if run ~= A.newRun then
   end
 end
 if done then
+  if run ~= A.newRun then
+    -- The numbers of episodes that this server has forgotten, which routers and reservations still know, are given to no other.
+    local given = tonumber(call('HGET', meta, 'episodes') or 0)
+    call('HSET', meta, 'episodes', math.max(given + ${EPISODES_FORGOTTEN}, math.floor(wall / 1000) * 1000))
+  end
   call('HSET', meta, 'run', A.newRun)
   call('HDEL', meta, 'pending')
 end
