@@ -28,7 +28,7 @@ export class Caches implements AsyncDisposable {
   readonly pods: Informer<Pod, "pool">;
   readonly #owned: Map<string, OwnedInformer>;
   readonly #makeOwned: (resource: Resource) => OwnedInformer;
-  #add: ((key: string) => void) | undefined;
+  #soon: ((key: string) => void) | undefined;
 
   constructor(options: CachesOptions) {
     const mine = { ...options, labelSelector: selectorOf({ [LABELS.managedBy]: MANAGER }), indexes: { pool: poolOf } };
@@ -49,9 +49,9 @@ export class Caches implements AsyncDisposable {
     this.#owned.set(resource.kind, informer);
     informer.start();
     await informer.whenSynced(signal);
-    if (!this.#add) return;
-    informer.onChange(poolOf, this.#add);
-    for (const pool of this.pools.list()) this.#add(keyOf(pool));
+    if (!this.#soon) return;
+    informer.onChange(poolOf, this.#soon);
+    for (const pool of this.pools.list()) this.#soon(keyOf(pool));
   }
 
   /** The cluster has lost a kind. Returns its cache, which is closed. */
@@ -82,12 +82,12 @@ export class Caches implements AsyncDisposable {
     for (const informer of this.all) informer.start();
   }
 
-  /** Calls `add` with the key of every pool that a change concerns. */
-  onChange(add: (key: string) => void): void {
-    this.#add = add;
+  /** Calls `add` with the key of every pool that changes, and `soon` with that of every pool whose objects do. */
+  onChange(add: (key: string) => void, soon: (key: string) => void): void {
+    this.#soon = soon;
     this.pools.onChange((pool) => [keyOf(pool)], add);
-    this.pods.onChange(poolOf, add);
-    for (const informer of this.#owned.values()) informer.onChange(poolOf, add);
+    this.pods.onChange(poolOf, soon);
+    for (const informer of this.#owned.values()) informer.onChange(poolOf, soon);
   }
 
   async close(): Promise<void> {

@@ -42,6 +42,9 @@ export interface OperatorOptions {
   workers?: number;
 }
 
+/** What pods and other objects tell within this time is looked at once, in milliseconds: a start of five pods is some fifty such notices. */
+const TOGETHER_MS = 100;
+
 /**
  * Looks after pools while it holds the Lease; before that it keeps its caches warm. Resolves when `signal` fires; rejects when the Lease is lost, and
  * the process should then end. `onSynced` is called once its caches are complete.
@@ -105,7 +108,10 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
       }),
     );
     queue = controller.queue;
-    caches.onChange((key) => controller.queue.add(key));
+    caches.onChange(
+      (key) => controller.queue.add(key),
+      (key) => controller.queue.addAfter(key, TOGETHER_MS),
+    );
     cards.onChange(() => {
       for (const pool of caches.pools.list()) controller.queue.add(keyOf(pool));
     });

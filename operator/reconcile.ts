@@ -28,7 +28,7 @@ import { podsToReplace } from "./rollout.ts";
 import { invalidStatus, statusOf } from "./status.ts";
 import { StatusPace } from "./status-pace.ts";
 import { targetsOf } from "./targets.ts";
-import { ensureToken } from "./token.ts";
+import { Tokens } from "./token.ts";
 import type { EventWords } from "./words.ts";
 
 export interface ReconcileDeps extends ApplyDeps {
@@ -51,6 +51,7 @@ type StoredPool = KubeObject & { status?: LLMPoolStatus };
 /** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
 export function makeReconciler(deps: ReconcileDeps): Reconcile {
   const pace = new StatusPace();
+  const tokens = new Tokens(deps);
   return async (key, signal) => {
     const { caches, cards, expectations, clock } = deps;
     const stored = caches.pools.get(key) as StoredPool | undefined;
@@ -58,6 +59,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
       // Owner references clean up.
       expectations.forget(key);
       pace.forget(key);
+      tokens.forget(key);
       deps.prober.follow(key, []);
       deps.eventWords.forget(key);
       return {};
@@ -73,7 +75,7 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     }
     const { pool } = checked;
     const plan = planPool(pool);
-    const { problems, observed, loadAgainMs } = await bring(pool, plan, key, deps, signal);
+    const { problems, observed, loadAgainMs } = await bring(pool, plan, key, tokens, deps, signal);
     deps.prober.follow(key, targetsOf(observed.variants));
     const told = deps.prober.told(key);
     const namespace = parseKey(key).namespace ?? "default";
@@ -129,6 +131,7 @@ async function bring(
   pool: LLMPool,
   plan: ReturnType<typeof planPool>,
   key: string,
+  tokens: Tokens,
   deps: ReconcileDeps,
   signal: AbortSignal,
 ): Promise<{ problems: Problem[]; observed: Observed; loadAgainMs: number | undefined }> {
@@ -146,7 +149,7 @@ async function bring(
   // A Job whose model is known has done its work; it stays for whoever wants to read its log.
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const namespace = parseKey(key).namespace ?? "default";
-  const token = await ensureToken(owner, reference, namespace, deps, signal);
+  const token = await tokens.ensure(owner, reference, namespace, signal);
   const problems = [...(token ? [token] : []), ...(await applyObjects(wanted, owner, deps, signal, kept))];
   const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
   for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
