@@ -2,6 +2,7 @@ import { expect } from "vitest";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { CHART, install, rendered } from "../support/chart.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
 
 const cluster = await clusterForTests();
 
@@ -102,3 +103,60 @@ cluster.test("the notes are commands that work", async () => {
   await cluster.kubectl(["apply", "--filename", "-"], { input: manifest.replaceAll(/^ {2}/gm, "") });
   expect((await cluster.get<KubeObject>("llmp", "apex", namespace)).metadata.name).toBe("apex");
 });
+
+cluster.test("whoever may view or edit a namespace may do the same with its pools", async () => {
+  const namespace = await cluster.namespace();
+  await install(cluster, namespace, { replicas: 0 });
+  const may = async (user: string, verb: string, resource: string) => {
+    const [name, subresource] = resource.split("/");
+    const review = {
+      apiVersion: "authorization.k8s.io/v1",
+      kind: "SubjectAccessReview",
+      spec: { user, resourceAttributes: { group: "llmpool.dev", resource: name, subresource, verb, namespace } },
+    };
+    const input = JSON.stringify(review);
+    const answer = await cluster.kubectl(["create", "--filename", "-", "--output", "json"], { input });
+    return (JSON.parse(answer) as { status: { allowed: boolean } }).status.allowed;
+  };
+  for (const role of ["view", "edit"])
+    await cluster.kubectl([
+      "create",
+      "rolebinding",
+      role,
+      `--clusterrole=${role}`,
+      `--user=${role}er`,
+      "--namespace",
+      namespace,
+    ]);
+  await eventually("Kubernetes has added them to its roles", () => may("editer", "create", "llmpools"));
+  await eventually("Kubernetes has added them to its roles", () => may("viewer", "watch", "llmpools"));
+  expect(await may("editer", "patch", "llmpools/scale")).toBe(true);
+  expect(await may("viewer", "patch", "llmpools")).toBe(false);
+  expect(await may("editer", "patch", "llmpools/status")).toBe(false);
+  expect(await may("nobody", "get", "llmpools")).toBe(false);
+});
+
+cluster.test(
+  "a kind that kubectl has applied is taken over when it is asked for, and left alone where it is not installed",
+  async () => {
+    const [first, second] = [await cluster.namespace(), await cluster.namespace()];
+    await cluster.applyCrd();
+    await expect(install(cluster, first, { watchNamespace: first })).rejects.toThrow(
+      /cannot be imported into the current release/,
+    );
+    await install(cluster, first, { watchNamespace: first }, ["--take-ownership"]);
+    // Another release beside it, for another namespace.
+    const others = { watchNamespace: second, "crds.install": false, "rbac.aggregate": false };
+    await install(cluster, second, others);
+    expect((await released(second)).filter((name) => !name.startsWith("Cluster"))).toEqual([
+      ...[
+        "Deployment/llmpool",
+        "Role/llmpool",
+        "Role/llmpool-lease",
+        "RoleBinding/llmpool",
+        "RoleBinding/llmpool-lease",
+      ],
+      ...["Service/llmpool-metrics", "ServiceAccount/llmpool"],
+    ]);
+  },
+);
