@@ -101,7 +101,7 @@ function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, 
     const used = counted.get(id) ?? 0;
     if (used > reserved.tokens) say(id, `used ${used} of ${reserved.tokens} reserved tokens`);
     if (charged === used) continue;
-    const wasKilled = downs.some((d) => instances.has(d.instance) && d.at < settled.at && d.until > reserved.at);
+    const wasKilled = downs.some((d) => instances.has(d.instance) && d.at < settled.at && d.until >= reserved.at);
     const unproved = wasKilled || !reserved.named;
     if (unproved && charged === reserved.tokens) continue;
     say(id, `was charged ${charged} (${reserved.tokens} were reserved), and the engines counted ${used}`);

@@ -21,7 +21,8 @@ export const ROLES = ["planner", "coder", "critic"];
 /** How long routers get to hear from every instance before they are asked anything: at the start, and in the middle of faults. */
 const READY_MS = 30_000;
 const READY_AGAIN_MS = 3_000;
-const NOTICED_MS = 4_000;
+/** The routers ask every second who is there; on a busy machine the answer takes its time. */
+const NOTICED_MS = 10_000;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -159,9 +160,12 @@ export class World implements AsyncDisposable {
     await child?.kill();
     return async () => {
       await this.#startInstance(slot);
-      // The routers ask every second who is there.
-      await pause(NOTICED_MS);
-      this.seen.push({ kind: "down", at, until: this.file.now(), instance: slot.id });
+      const down = { kind: "down" as const, at, until: Number.MAX_SAFE_INTEGER, instance: slot.id };
+      this.seen.push(down);
+      const noticed = setTimeout(() => {
+        down.until = this.file.now();
+      }, NOTICED_MS);
+      this.#stack.defer(() => clearTimeout(noticed));
     };
   }
 
