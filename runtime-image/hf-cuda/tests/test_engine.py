@@ -1,7 +1,8 @@
 """How requests end, share the engine, and give back what they had."""
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -224,3 +225,24 @@ def test_a_poisoned_device_ends_the_process(
     with pytest.raises(LLMPoolError):
         asyncio.run(answer(backend, request("Once", 8)))
     assert codes == [70]
+
+
+def test_an_imported_session_that_nobody_continues_is_deleted(tiny: Path, config: MakeConfig, backends: Make, tmp_path: Path) -> None:
+    backend = backends(config(tiny))
+
+    async def run() -> None:
+        await answer(backend, request(LONG, 2, session="a"))
+        data = b"".join(await backend.export_session("a"))
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield data
+
+        await backend.import_session("b", parts())
+        [file] = (tmp_path / "state").iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        os.utime(file, (0, 0))
+        _, done = await answer(backend, request(LONG, 2, session="b"))
+        assert done.usage.cached_tokens == 0
+        assert list((tmp_path / "state").iterdir()) == []
+
+    asyncio.run(run())

@@ -1,5 +1,6 @@
 """Messages to tokens."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,13 @@ def test_too_long_is_refused_unseen(prompts: Prompts) -> None:
         prompts.tokens(Prompt(text="x" * 10_000_000))
     assert failed.value.code == "context_length_exceeded"
     assert failed.value.param == "prompt"
+
+
+def test_many_threads_may_ask_at_once(prompts: Prompts) -> None:
+    asked = [Prompt((Message("user", f"{i} {'word ' * 50}"),)) for i in range(8)]
+    alone = [prompts.tokens(prompt) for prompt in asked]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(prompts.tokens, asked * 8))
+        texts = list(pool.map(prompts.decode, alone * 8))
+    assert together == alone * 8
+    assert texts == [prompts.decode(tokens) for tokens in alone] * 8

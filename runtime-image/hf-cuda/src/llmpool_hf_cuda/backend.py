@@ -54,7 +54,7 @@ class Backend:
         )
         key = f"{fingerprint}:{config.model.quantization or 'nf4'}:{loaded.dtype}"
         try:
-            self._saved = SavedSessions(Path(config.stateDir), key, cells, SAVED_PER_SESSION * config.sessions)
+            self._saved = SavedSessions(Path(config.stateDir), key, cells, SAVED_PER_SESSION * config.sessions, config.sessionTTLSeconds)
         except OSError as error:
             raise StartError("ConfigInvalid", f"stateDir {config.stateDir} cannot be used: {error}") from error
         self._engine = Engine(

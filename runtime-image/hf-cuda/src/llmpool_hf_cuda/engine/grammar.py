@@ -53,7 +53,7 @@ class Grammars:
     """Compiles what requests ask for. Its tokenizer table is made once."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, *, hermes_calls: bool, end_tokens: list[int]) -> None:
-        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=end_tokens)
+        self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=end_tokens or None)
         self._hermes_calls = hermes_calls
 
     def of(self, request: GenerateRequest) -> Grammar | None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,8 +28,9 @@ class SavedSessions:
     of the ids) and `sum` (SHA-256 of ids and cells).
     """
 
-    def __init__(self, folder: Path, model: str, cells: KvCells, files: int) -> None:
-        """`files`: most that are kept; the oldest go first."""
+    def __init__(self, folder: Path, model: str, cells: KvCells, files: int, ttl_seconds: float) -> None:
+        """`files`: most that are kept; the oldest go first, and each after `ttl_seconds`."""
+        self._ttl = ttl_seconds
         self._folder = folder
         self._model = model
         self._cells = cells
@@ -38,6 +40,7 @@ class SavedSessions:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for draft in folder.glob("*.draft"):
             draft.unlink(missing_ok=True)
+        self._tidy()
 
     def parts(self, saved: Saved) -> Iterator[bytes]:
         """The bytes of a cache, from a file that never gets a name."""
@@ -70,6 +73,7 @@ class SavedSessions:
 
     def take(self, session: str) -> Saved | None:
         """The session's saved cache, which is deleted; None when there is none that fits."""
+        self._tidy()
         path = self._path(session)
         if not path.exists():
             return None
@@ -124,8 +128,10 @@ class SavedSessions:
 
     def _tidy(self) -> None:
         files = sorted(self._folder.glob("*.kv"), key=lambda path: path.stat().st_mtime)
-        for path in files[: max(0, len(files) - self._files)]:
-            path.unlink(missing_ok=True)
+        oldest = time.time() - self._ttl
+        for i, path in enumerate(files):
+            if i < len(files) - self._files or path.stat().st_mtime <= oldest:
+                path.unlink(missing_ok=True)
 
     def _path(self, session: str) -> Path:
         return self._folder / f"{hashlib.sha256(f'llmpool session{chr(0)}{session}'.encode()).hexdigest()}.kv"

@@ -12,6 +12,10 @@ class Prompts:
     def __init__(self, tokenizer: Any, context_tokens: int) -> None:
         """`tokenizer`: a fast one of transformers. Raises when the chat template is no template."""
         self._tokenizer = tokenizer
+        # The wrapper around it may change its state with a call, which fails when another thread is in it at that moment.
+        self._fast = tokenizer.backend_tokenizer
+        self._fast.no_truncation()
+        self._fast.no_padding()
         self._context_tokens = context_tokens
         self._longest = max(len(text.encode()) for text in tokenizer.get_vocab())
         added = [token.content for token in tokenizer.added_tokens_decoder.values()]
@@ -29,7 +33,7 @@ class Prompts:
 
     def decode(self, tokens: list[int]) -> str:
         """Control tokens are left out."""
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._fast.decode(tokens, skip_special_tokens=True)
         return text
 
     def _chat(self, prompt: Prompt) -> list[int]:
@@ -48,8 +52,7 @@ class Prompts:
         if at_least >= self._context_tokens:
             raise self._too_long(at_least, prompt, "at least ")
         # Plain text gets what the tokenizer puts in front, which a chat template writes itself.
-        parts = [self._tokenizer(segment, add_special_tokens=raw)["input_ids"] for segment in segments]
-        return [token for part in parts for token in part]
+        return [token for s in segments for token in self._fast.encode(s, add_special_tokens=raw).ids]
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         text: str = self._tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=False)
