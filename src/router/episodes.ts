@@ -42,6 +42,10 @@ export function abortError(episode: Episode): LLMPoolError {
   );
 }
 
+function overdueError(id: string): LLMPoolError {
+  return new LLMPoolError("episode_deadline_exceeded", `the deadline of episode ${id} came while the store was away`);
+}
+
 /** How often a router that does not write the heartbeats looks whether it has to, in milliseconds. */
 const STAND_BY_MS = 1_000;
 const BEATS_AT_ONCE = 100;
@@ -79,6 +83,8 @@ export class EpisodeWatch {
   /** Those that ended since the beat before the last: work that was admitted in that very moment is told, too. */
   #ended = new Map<string, LLMPoolError>();
   #endedBefore = new Map<string, LLMPoolError>();
+  /** Those that the store is asked about, because their end is due. */
+  readonly #overdue = new Set<string>();
   readonly #subscribers = new Map<string, Set<Subscriber>>();
   /** Active episodes; heartbeats need no question to the store for the others. */
   readonly #active = new Map<string, { tenant: string; id: string }>();
@@ -118,6 +124,22 @@ export class EpisodeWatch {
       bag.delete(work);
       if (bag.size === 0) this.#running.delete(key);
     };
+  }
+
+  /**
+   * Work goes on at an instant when its episode should have ended: the store says whether it has. While nobody can say, it has: what is
+   * generated past the deadline is not wanted, and only the store can move that.
+   */
+  async overdue(tenant: string, id: string): Promise<void> {
+    const key = keyOf(tenant, id);
+    if (this.#overdue.has(key)) return;
+    this.#overdue.add(key);
+    const episode = await this.#deps.store.episode(tenant, id).catch(() => undefined);
+    this.#overdue.delete(key);
+    for (const work of this.#running.get(key)?.list() ?? []) {
+      if (episode?.state === "active") work.extended(episode.remainingMs);
+      else work.ended(episode ? abortError(episode) : overdueError(id));
+    }
   }
 
   /** Answers `GET /v1/episodes/{id}/events`: what came after `after`, then what comes, until the end of the episode. */

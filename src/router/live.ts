@@ -9,12 +9,16 @@ const COMMENT_EVERY_MS = 10_000;
 /** A caller who reads nothing for so long, in milliseconds, is cut off: it holds a slot that others wait for. */
 const UNREAD_LIMIT_MS = 30_000;
 const SWEEP_MS = 250;
+/** The store says within this that an episode has ended, in milliseconds; what goes on for longer has not heard of it. */
+const NEWS_MS = 500;
 
 export interface LiveCall extends Bagged {
   readonly answer: Answer;
   readonly startedAt: number;
   /** When its time is over, on the clock's scale. */
   readonly deadline: number;
+  /** When its episode's is, as far as the store has told. */
+  readonly episodeEnd: number;
   readonly streaming: boolean;
   /** What it waits for, in a word or two (`queued 3`, `prefill`); undefined once tokens flow. */
   readonly waitsFor: string | undefined;
@@ -31,6 +35,8 @@ export interface LiveCallsDeps<C> {
   onUnread: (call: C) => void;
   /** Its time is over. */
   onTimeout: (call: C) => void;
+  /** The time of its episode is over, and nobody has said so; again and again until that changes. */
+  onOverdue: (call: C) => void;
 }
 
 export interface Watch {
@@ -84,6 +90,7 @@ export class LiveCalls<C extends LiveCall> {
         this.#unread(call, watch, now);
       }
       this.#progress(call, watch, now);
+      if (now - call.episodeEnd > NEWS_MS) this.#deps.onOverdue(call);
       this.#timeOut(call, now);
     }
     this.#cancel = this.#calls.size > 0 ? clock.after(SWEEP_MS, this.#sweep) : undefined;

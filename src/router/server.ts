@@ -88,6 +88,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
     onUnread: (call) => call.abort(HANG_UP),
     onTimeout: (call) => call.abort(timeoutError(call)),
+    onOverdue: ({ tenant, episodeId }) => {
+      if (episodeId !== undefined) void watch.overdue(tenant, episodeId);
+    },
   });
   const seats = new Seats({ plan: () => plan, source, store, clock });
   const watch = new EpisodeWatch({

@@ -98,6 +98,34 @@ describe.skipIf(!hasRedis)(hasRedis ? "episodes of several routers" : `episodes 
     expect(await a.episode("e")).toMatchObject({ state: "ended", end_reason: "deadline", extensions: 0 });
   });
 
+  test("a deadline that comes while the store is away is acted on, too", async () => {
+    await start(a, "e", { timeout_s: 2, extend_s: 0 });
+    const streams = [await running(a, "e"), await running(b, "e")];
+    a.wire.partition();
+    expect(await streams[0]?.text()).toContain("the deadline of episode e came while the store was away");
+    expect(await streams[1]?.text()).toContain("ended while this ran: deadline");
+    a.wire.heal();
+    await eventually("both are settled", async () => (await b.episode("e")).tokens_reserved === 0);
+  });
+
+  test("by the store's clock alone: when that was set back, an episode goes on past what its router had expected", async () => {
+    await start(a, "e", { timeout_s: 1, extend_s: 0 });
+    const stream = await running(a, "e");
+    pool.ahead = -300_000;
+    const beats = a.lines.length;
+    // Each is a second.
+    await eventually("heartbeats", () => a.lines.length >= beats + 4);
+    const reader = stream.body?.getReader();
+    token();
+    for (let text = ""; !text.includes("lo"); ) {
+      const { value, done } = (await reader?.read()) ?? { done: true };
+      expect(done).toBe(false);
+      text += new TextDecoder().decode(value);
+      expect(text).not.toContain("error");
+    }
+    await reader?.cancel();
+  });
+
   test("idle, deadline and max_deadline are told apart in answer, metric and log, and counted once", async () => {
     await pool[Symbol.asyncDispose]();
     const episodes = { ...SPEC.episodes, idleTimeoutSeconds: 300 };
