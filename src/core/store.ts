@@ -48,8 +48,11 @@ export interface StateStore {
   episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]>;
   /** The journal of one episode after sequence number `after`, oldest first, at most AUDIT_PAGE entries; none of one that is not known. */
   audit(tenant: string, id: string, after: number): Promise<AuditEntry[]>;
-  /** Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. */
-  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void;
+  /**
+   * Called for every event of every episode, in order: the source of SSE, of heartbeat lines and of aborts on end. `isOurs`: a step of this
+   * router caused it, so that one of several speaks of it.
+   */
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent, isOurs: boolean) => void): () => void;
   /** True on one router of the pool: the one that writes the heartbeats of all episodes. Another takes over when it is gone. */
   heartbeatDuty(): boolean;
 

@@ -71,8 +71,8 @@ export interface EpisodeWatchDeps {
   instancesOf: (tenant: string, episodeId: string) => string[];
   /** Receives the lines of heartbeats and ends. */
   writeLine: (line: string) => void;
-  /** `isOnDuty`: this router speaks for all of them. */
-  onEnded: (episode: Episode, isOnDuty: boolean) => void;
+  /** `isOurs`: this router ended it; one of all counts it. */
+  onEnded: (episode: Episode, isOurs: boolean) => void;
 }
 
 /** Turns the store's events into aborts, heartbeat lines and SSE streams. One per router. */
@@ -95,7 +95,7 @@ export class EpisodeWatch {
 
   constructor(deps: EpisodeWatchDeps) {
     this.#deps = deps;
-    this.#unsubscribe = deps.store.onEpisodeEvent((episode, event) => this.#onEvent(episode, event));
+    this.#unsubscribe = deps.store.onEpisodeEvent((episode, event, isOurs) => this.#onEvent(episode, event, isOurs));
     this.#beatLater(deps.clock.now());
   }
 
@@ -197,7 +197,7 @@ export class EpisodeWatch {
     for (const set of this.#subscribers.values()) for (const subscriber of set) subscriber.end();
   }
 
-  #onEvent(episode: Episode, event: EpisodeEvent): void {
+  #onEvent(episode: Episode, event: EpisodeEvent, isOurs: boolean): void {
     const { tenant, id } = episode;
     const key = keyOf(tenant, id);
     if (event.kind === "started") {
@@ -215,10 +215,9 @@ export class EpisodeWatch {
     }
     if (event.kind !== "ended") return;
     this.#active.delete(key);
-    const { store, writeLine, onEnded } = this.#deps;
-    const isOnDuty = store.heartbeatDuty();
-    if (isOnDuty) writeLine(JSON.stringify(endObject(episode)));
-    onEnded(episode, isOnDuty);
+    const { writeLine, onEnded } = this.#deps;
+    if (isOurs) writeLine(JSON.stringify(endObject(episode)));
+    onEnded(episode, isOurs);
     const reason = abortError(episode);
     this.#ended.set(key, reason);
     for (const work of this.#running.get(key)?.list() ?? []) work.ended(reason);

@@ -99,9 +99,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     plan: () => plan,
     writeLine: options.writeLine,
     instancesOf: (tenant, episodeId) => seats.visited(flowOf(tenant, episodeId)),
-    onEnded: ({ tenant, id, endReason }, isOnDuty) => {
+    onEnded: ({ tenant, id, endReason }, isOurs) => {
       seats.forget(flowOf(tenant, id));
-      if (isOnDuty) metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
+      if (isOurs) metrics.episodesEnded.inc(1, { reason: endReason ?? "" });
     },
   });
   const reaper = new Reaper({ store, source, upstreams, clock, log, metrics });

@@ -228,14 +228,16 @@ describe("the scheduler", () => {
 
     const chunks = steps.flatMap((s, i) => (s.kind === "prefill" && s.label === d.requestId ? [i] : []));
     const between = chunks.slice(1).map((at, i) => steps.slice((chunks[i] ?? 0) + 1, at));
-    const talkers = between.filter((gap) => gap.some((s) => s.kind === "decode" && s.labels.includes(c.requestId)));
-    expect(chunks.length).toBeGreaterThan(4);
-    expect(talkers.length).toBeGreaterThan(chunks.length / 2);
+    const isTalk = (s: Step) => s.kind === "decode" && s.labels.includes(c.requestId);
+    // A slow machine makes small chunks, more than there is talk.
+    const meanwhile = between.slice(0, between.findLastIndex((gap) => gap.some(isTalk)) + 1);
+    expect(meanwhile.length).toBeGreaterThan(4);
+    expect(meanwhile.filter((gap) => gap.some(isTalk)).length).toBeGreaterThan(meanwhile.length / 2);
   });
 
   it("gives seeded answers of batched sessions as each alone", async () => {
     const poem = (seed: number) =>
-      request("Write a line of a poem.", { maxTokens: 16, sampling: { temperature: 1, topP: 0.95, seed } });
+      request("Write a line of a poem.", { maxTokens: 80, sampling: { temperature: 1, topP: 0.95, seed } });
     const alone = [await ask(poem(1)), await ask(poem(2))];
     steps = [];
     const together = await Promise.all([ask(poem(1)), ask(poem(2))]);

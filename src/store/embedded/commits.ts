@@ -11,7 +11,7 @@ const RETRY_MS = 1_000;
 /** How long what nobody waits for (settlements, progress) is collected, in milliseconds. A crash before leaves reservations to be proved. */
 export const COLLECT_MS = 50;
 
-type Listener = (episode: Episode, event: EpisodeEvent) => void;
+type Listener = (episode: Episode, event: EpisodeEvent, isOurs: true) => void;
 
 interface Batch {
   done: Promise<void>;
@@ -175,7 +175,7 @@ export class Commits {
   #tell(episode: Episode, event: EpisodeEvent): void {
     for (const listener of this.#listeners) {
       try {
-        listener(episode, event);
+        listener(episode, event, true);
       } catch (error) {
         this.#log.error("a listener of episode events failed", { err: messageOf(error) });
       }

@@ -256,7 +256,7 @@ export class EmbeddedStore implements StateStore {
     return journal.audit.entries(record, open, after);
   }
 
-  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent, isOurs: boolean) => void): () => void {
     return this.#parts.commits.listen(listener);
   }
 

@@ -3,7 +3,7 @@ import { messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
 import { type EpisodeReply, type EventReply, episodeOf } from "./replies.ts";
 
-export type Listener = (episode: Episode, event: EpisodeEvent) => void;
+export type Listener = (episode: Episode, event: EpisodeEvent, isOurs: boolean) => void;
 
 /** Ended episodes whose end is remembered as told: more than can end while a router catches up. */
 const ENDS_KEPT = 10_000;
@@ -23,8 +23,12 @@ export class EventFeed {
   /** Where to read on in the stream. */
   last = "0-0";
 
-  constructor(log: Logger) {
+  readonly #router: string;
+
+  /** `router`: this one's name in the store. */
+  constructor(log: Logger, router: string) {
     this.#log = log;
+    this.#router = router;
   }
 
   get begun(): boolean {
@@ -64,7 +68,7 @@ export class EventFeed {
     return true;
   }
 
-  tell(reply: EpisodeReply, event: EpisodeEvent): void {
+  tell(reply: EpisodeReply, { by, ...event }: EventReply["event"]): void {
     const { n, tenant, id } = reply;
     if (this.#ended.has(n) || event.seq <= (this.#running.get(n)?.seq ?? 0)) return;
     if (event.kind === "ended") {
@@ -76,7 +80,7 @@ export class EventFeed {
     const episode = episodeOf(reply);
     for (const listener of this.#listeners) {
       try {
-        listener(episode, event);
+        listener(episode, event, by === this.#router);
       } catch (error) {
         this.#log.error("a listener of episode events failed", { err: messageOf(error) });
       }

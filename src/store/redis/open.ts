@@ -53,7 +53,7 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<RedisS
   const link = new Link({ url, tls, allowVolatile, prefix: `{llmpool:${namespace}/${pool}}:`, router, ttlMs, time });
   const now = () => time?.().now ?? clock.now();
   const store = new RedisStore({
-    ...{ link, journal: new Journal(), feed: new EventFeed(log), clock, random, log },
+    ...{ link, journal: new Journal(), feed: new EventFeed(log, router), clock, random, log },
     ...{ known: new KnownBindings(now, ttlMs), spent: new SpentBudgets(now) },
     quiet: new QuietDenials(),
     lateTicks,

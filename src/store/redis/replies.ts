@@ -55,8 +55,15 @@ export interface AdmitReply {
 export interface EventReply {
   /** Counts the events of all episodes; a gap means that some were missed. */
   number: number;
-  event: EpisodeEvent;
+  /** `by`: the router whose step it was. */
+  event: EpisodeEvent & { by: string };
   episode: EpisodeReply;
+}
+
+/** Of one episode. */
+export interface EventsReply {
+  list: LuaList<EventReply["event"]>;
+  episode?: EpisodeReply;
 }
 
 export interface ReservationReply {

@@ -30,6 +30,7 @@ import {
   budgetOf,
   type EpisodeReply,
   type EventReply,
+  type EventsReply,
   episodeOf,
   type LuaList,
   listOf,
@@ -248,7 +249,7 @@ export class RedisStore implements StateStore {
   }
 
   async episodeEvents(tenant: string, id: string, after: number): Promise<EpisodeEvent[]> {
-    return (await this.#events(tenant, id, after)).events;
+    return (await this.#events(tenant, id, after)).events.map(({ by: _, ...event }) => event);
   }
 
   async audit(tenant: string, id: string, after: number): Promise<AuditEntry[]> {
@@ -257,7 +258,7 @@ export class RedisStore implements StateStore {
     return listOf(list).map((json, i) => ({ seq: before + 1 + i, ...(JSON.parse(json) as Omit<AuditEntry, "seq">) }));
   }
 
-  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent) => void): () => void {
+  onEpisodeEvent(listener: (episode: Episode, event: EpisodeEvent, isOurs: boolean) => void): () => void {
     return this.#parts.feed.listen(listener);
   }
 
@@ -410,10 +411,10 @@ export class RedisStore implements StateStore {
   }
 
   async #events(tenant: string, id: string, after: number) {
-    const { list, episode } = await this.#parts.link.call<{ list: LuaList<EpisodeEvent>; episode?: EpisodeReply }>(
-      "episodeEvents",
-      { who: `${tenant}/${id}`, after },
-    );
+    const { list, episode } = await this.#parts.link.call<EventsReply>("episodeEvents", {
+      who: `${tenant}/${id}`,
+      after,
+    });
     return { events: listOf(list), episode };
   }
 

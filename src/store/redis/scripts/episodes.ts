@@ -31,7 +31,7 @@ local function view(e)
 end
 local function emit(e, kind, data, at)
   e.seq = e.seq + 1
-  local event = cjson.encode({ seq = e.seq, kind = kind, at = at, data = data })
+  local event = cjson.encode({ seq = e.seq, kind = kind, at = at, data = data, by = A.router })
   call('RPUSH', P .. 'ev:' .. e.who, event)
   call('LTRIM', P .. 'ev:' .. e.who, -${eventsKept}, -1)
   local number = call('HINCRBY', P .. 'meta', 'events', 1)
