@@ -35,5 +35,6 @@ export async function openStore(
   // As Kubernetes calls them in a Secret.
   const { "ca.crt": ca, "tls.crt": cert, "tls.key": certKey } = secret;
   const tls = { ...(ca && { ca }), ...(cert && { cert }), ...(certKey && { key: certKey }) };
-  return openRedisStore({ url, tls, namespace, pool, ...common });
+  const allowVolatile = secret["allow-volatile"]?.toString("utf8").trim() === "true";
+  return openRedisStore({ url, tls, allowVolatile, namespace, pool, ...common });
 }

@@ -66,6 +66,19 @@ describe.skipIf(!hasRedis)(hasRedis ? "the way to Redis" : `the way to Redis (${
     await expect(open(url.replace("rediss", "redis"))).rejects.toMatchObject({ code: "store_unavailable" });
   });
 
+  test("a volatile server is refused, unless the Secret allows it", async () => {
+    const { url } = stack.use(await RedisServer.start("--appendonly", "no"));
+    const plan = poolPlan({ store: { redisSecretRef: { name: "redis", key: "url" } } });
+    const openWith = async (secret: Record<string, string>) => {
+      const entries = Object.entries({ url, ...secret }).map(([name, text]) => [name, Buffer.from(text)]);
+      return await openStore(plan, { redis: Object.fromEntries(entries) }, "", systemClock, log);
+    };
+    for (const secret of [{}, { "allow-volatile": "false" }]) {
+      await expect(openWith(secret)).rejects.toThrow("`allow-volatile: true` in the Secret");
+    }
+    await use(stack.use((await openWith({ "allow-volatile": "true\n" })) as RedisStore));
+  });
+
   test("with a user that may touch the pools' keys alone", async () => {
     const server = stack.use(await RedisServer.start());
     server.cli("acl", "setuser", "llmpool", "on", ">s3cret", ...RULES);

@@ -5,7 +5,10 @@ export function checkServer(info: ReadonlyMap<string, string>, allowVolatile: bo
   if (Number.parseInt(version, 10) < 7) return `it is Redis ${version}: version 7.0 or newer is needed, or Valkey`;
   if (role !== "master") return `it is a ${role}: give the URL of the primary`;
   if (info.get("aof_enabled") !== "1" && !allowVolatile) {
-    return "it has no append-only file, so a restart would forget what was spent: set `appendonly yes` (best with `appendfsync always`)";
+    return (
+      "it has no append-only file, so a restart would forget what was spent: set `appendonly yes` (best with `appendfsync always`), " +
+      "or accept that by `allow-volatile: true` in the Secret with its URL"
+    );
   }
   return undefined;
 }
