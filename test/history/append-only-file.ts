@@ -79,6 +79,19 @@ export class AppendOnlyFile implements Disposable {
         if (n !== undefined && settings !== undefined) {
           this.#episodes.set(n, (JSON.parse(settings) as { budgetTokens: number }).budgetTokens);
         }
+      } else if (key.startsWith("au:") && command === "RPUSH") {
+        const { kind, data } = JSON.parse(rest[0] ?? "") as { kind: string; data: Record<string, string | number> };
+        if (kind === "admit" || kind === "settle") {
+          const tokens = Number(kind === "admit" ? data.reserved : data.used);
+          this.entries.push({
+            kind: "journal",
+            at,
+            episode: key.slice(3),
+            id: String(data.request),
+            event: kind,
+            tokens,
+          });
+        }
       } else if (key.startsWith("ev:") && command === "RPUSH") {
         const { seq, kind } = JSON.parse(rest[0] ?? "") as { seq: number; kind: string };
         this.entries.push({ kind: "event", at, episode: key.slice(3), seq, event: kind });

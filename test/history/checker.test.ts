@@ -16,6 +16,9 @@ const dispatched = (at: number, id: string, limit = 100): Entry => ({
   instance: "0",
 });
 const settled = (at: number, id: string, charged: number): Entry => ({ kind: "settled", at, id, charged });
+const journal = (at: number, id: string, what: "admit" | "settle", tokens: number): Entry => ({
+  ...{ kind: "journal", at, episode: "e", id, event: what, tokens },
+});
 const event = (at: number, seq: number, name: string): Entry => ({ kind: "event", at, episode: "e", seq, event: name });
 const down = (at: number, until: number): Entry => ({ kind: "down", at, until, instance: "0" });
 const ran = (id: string, completion: number, change = {}): Run => ({
@@ -28,6 +31,10 @@ const call = (marker: string, ending: Call["ending"]): Call => ({ marker, faulty
 const GOOD: History = {
   always: ["pool"],
   entries: [
+    journal(10, "a", "admit", 100),
+    journal(20, "b", "admit", 100),
+    journal(30, "a", "settle", 30),
+    journal(40, "b", "settle", 15),
     event(10, 1, "started"),
     reserved(10, "a"),
     ...budget(10, 0, 100),
@@ -56,7 +63,8 @@ const GOOD: History = {
 };
 /** The same, with some entries in place of others of their kind and request. */
 function instead(...changed: Entry[]): History {
-  const isSame = (a: Entry, b: Entry) => a.kind === b.kind && "id" in a && "id" in b && a.id === b.id;
+  const isSame = (a: Entry, b: Entry) =>
+    a.kind === b.kind && "id" in a && "id" in b && a.id === b.id && (a.kind !== "journal" || a.at === b.at);
   return { ...GOOD, entries: GOOD.entries.map((e) => changed.find((c) => isSame(e, c)) ?? e) };
 }
 const more = (...entries: Entry[]): History => ({ ...GOOD, entries: [...GOOD.entries, ...entries] });
@@ -67,7 +75,7 @@ test("a history as it should be has no problem", () => {
 });
 
 test("where the instance was killed between admission and settlement, the whole reservation may be charged, and nothing else", () => {
-  const whole = instead(settled(40, "b", 100), dispatched(21, "b"));
+  const whole = instead(settled(40, "b", 100), journal(40, "b", "settle", 100));
   const ended = { ...whole, entries: [...whole.entries.slice(0, -3), ...budget(40, 130, 0), event(50, 2, "ended")] };
   const withDown = (...d: Entry[]) => ({ ...ended, entries: [...ended.entries, ...d] });
   expect(check(withDown(down(25, 35)))).toEqual([]);
@@ -75,7 +83,8 @@ test("where the instance was killed between admission and settlement, the whole 
 });
 
 test("so may one that was admitted before its router knew the instance's process", () => {
-  const whole = (named: boolean) => instead(reserved(20, "b", { named }), settled(40, "b", 100));
+  const whole = (named: boolean) =>
+    instead(reserved(20, "b", { named }), settled(40, "b", 100), journal(40, "b", "settle", 100));
   const problems = (named: boolean) => check(whole(named)).filter(({ about }) => about === "b");
   expect([problems(true).length, problems(false)]).toEqual([1, []]);
 });
@@ -104,6 +113,18 @@ test.each<[string, History, RegExp]>([
   ["a gap in the events", more(event(60, 4, "ended")), /event 3 has the number 4/],
   ["an end that a client is told twice", twice(), /for a client, event 3 has the number 2/],
   ["an admission after the end", more(reserved(60, "c"), settled(61, "c", 0)), /admitted after e ended/],
+  [
+    "a journal with another charge",
+    instead(journal(30, "a", "settle", 29)),
+    /not \[e admit 100 at 10, e settle 30 at 30\]/,
+  ],
+  ["a journal with an entry twice", more(journal(60, "a", "settle", 30)), /settle 30 at 30, e settle 30 at 60\] in/],
+  [
+    "a journal that leaves an admission out",
+    { ...GOOD, entries: GOOD.entries.slice(1) },
+    /has \[e settle 30 at 30\] in/,
+  ],
+  ["a journal of a request that never was", more(journal(60, "x", "admit", 1)), /never reserved/],
   ["an answer with another count", ending({ kind: "answered", tokens: 29 }), /usage of 29/],
   ["an error without a type", ending({ kind: "refused", code: "oops" }), /the error oops/],
   ["an error of the router's own", ending({ kind: "refused", code: "internal_error" }), /internal_error/],

@@ -23,6 +23,7 @@ export function check(history: History): Problem[] {
   checkBudgets(history.entries, requests, say);
   checkCharges(history, requests, say);
   checkEpisodes(history, say);
+  checkJournals(history.entries, requests, say);
   for (const call of history.calls) checkCall(call, history.runs, say);
   for (const id of history.open) say(id, "is still reserved at the end");
   return problems;
@@ -36,7 +37,7 @@ function followRequests({ entries, always }: History, say: Say): Map<string, Req
   const ended = new Set<string>();
   for (const entry of entries) {
     if (entry.kind === "event" && entry.event === "ended") ended.add(entry.episode);
-    if (!("id" in entry)) continue;
+    if (!("id" in entry) || entry.kind === "journal") continue;
     const { id } = entry;
     const known = requests.get(id);
     if (entry.kind === "reserved") {
@@ -105,6 +106,24 @@ function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, 
     const unproved = wasKilled || !reserved.named;
     if (unproved && charged === reserved.tokens) continue;
     say(id, `was charged ${charged} (${reserved.tokens} were reserved), and the engines counted ${used}`);
+  }
+}
+
+/** The journal of its episode has each admission and each settlement of a request once, with its tokens, in the step that made it; and nothing else. */
+function checkJournals(entries: readonly Entry[], requests: ReadonlyMap<string, Request>, say: Say): void {
+  const journals = Map.groupBy(
+    entries.filter((e) => e.kind === "journal"),
+    ({ id }) => id,
+  );
+  for (const id of journals.keys()) if (!requests.has(id)) say(id, "is in a journal, and was never reserved");
+  for (const { id, reserved, settled } of requests.values()) {
+    const { episode } = reserved;
+    const want = episode === undefined ? [] : [`${episode} admit ${reserved.tokens} at ${reserved.at}`];
+    if (episode !== undefined && settled?.charged !== undefined) {
+      want.push(`${episode} settle ${settled.charged} at ${settled.at}`);
+    }
+    const told = (journals.get(id) ?? []).map((j) => `${j.episode} ${j.event} ${j.tokens} at ${j.at}`);
+    if (told.join() !== want.join()) say(id, `has [${told.join(", ")}] in the journal, not [${want.join(", ")}]`);
   }
 }
 

@@ -35,6 +35,8 @@ export type Entry =
   /** A budget after one step of the store; `limit` 0 is none. */
   | { kind: "budget"; at: number; bucket: string; spent: number; reserved: number; limit: number }
   | { kind: "event"; at: number; episode: string; seq: number; event: string }
+  /** What an episode's journal says of a request, in the step that it tells of. */
+  | { kind: "journal"; at: number; episode: string; id: string; event: "admit" | "settle"; tokens: number }
   /** Seen on its way to an instance, with this limit. */
   | { kind: "dispatched"; at: number; id: string; limit: number; instance: string }
   /** The instance's process was killed; from `until` on there is another one, and every router has had time to learn of it. */
