@@ -229,6 +229,7 @@ export class EpisodeWatch {
     const { clock, plan } = this.#deps;
     const everyMs = plan().router.episodes.heartbeatSeconds * 1000;
     const next = Math.max(last + everyMs, clock.now());
+    this.#cancelBeat();
     this.#cancelBeat = clock.after(next - clock.now(), () => {
       void this.#beat().finally(() => {
         if (!this.#closed) this.#beatLater(next);
@@ -259,14 +260,18 @@ export class EpisodeWatch {
     }
   }
 
-  /** Takes over without waiting for the next beat: nobody knows how long ago the last was. */
+  /** Takes over without waiting for the next beat: nobody knows how long ago the last was. From then on beats count from this one. */
   #standBy(): void {
     const { clock, store } = this.#deps;
     this.#cancelStandBy();
     this.#cancelStandBy = clock.after(STAND_BY_MS, () => {
       if (this.#closed) return;
-      if (store.heartbeatDuty()) void this.#beat();
-      else this.#standBy();
+      if (!store.heartbeatDuty()) {
+        this.#standBy();
+        return;
+      }
+      this.#beatLater(clock.now());
+      void this.#beat();
     });
   }
 }
