@@ -359,6 +359,24 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     expect((await store.admit(inHour())).ok).toBe(true);
   });
 
+  test("denials that needed no question are in the journal, also when the store went away before it heard of them", async () => {
+    const server = await serve();
+    const wire = stack.use(await TcpProxy.start(server.port));
+    const store = await open(`redis://127.0.0.1:${wire.port}`);
+    const inEpisode = () => ask({ episode: { id: "e", settings: { ...SETTINGS, budgetTokens: 100 } } });
+    const all = inEpisode();
+    await store.admit(all);
+    await store.settle(all.requestId, usage(100));
+    await store.poll();
+    for (let i = 0; i < 6; i++) expect(await store.admit(inEpisode())).toMatchObject({ ok: false });
+    wire.partition();
+    await store.poll();
+    wire.heal();
+    await isBack(store);
+    await store.poll();
+    expect((await store.audit("t", "e", 0)).at(-1)).toMatchObject({ kind: "deny", data: { count: 6 } });
+  });
+
   test("in a cluster a pool lives on the node of its slot, whichever node the URL names", async () => {
     const nodes = await RedisServer.startCluster(stack);
     const stores = [await open(nodes[0].url), await open(nodes[1].url)];

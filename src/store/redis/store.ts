@@ -343,9 +343,11 @@ export class RedisStore implements StateStore {
       const sentAt = clock.now();
       const timed = sentAt - this.#lookedAt >= TICK_MS;
       if (timed) this.#lookedAt = sentAt;
-      const reply = await link.call<TickReply>("tick", {
-        ...{ last: feed.last, timed, lateTicks },
-        denials: quiet.take(),
+      const denials = quiet.take();
+      const args = { last: feed.last, timed, lateTicks, denials };
+      const reply = await link.call<TickReply>("tick", args).catch((error: unknown) => {
+        quiet.giveBack(denials);
+        throw error;
       });
       this.#duty = reply.duty;
       this.#renewedAt = sentAt;
