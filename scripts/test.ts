@@ -67,10 +67,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 }
 
 /** Suites that run only when they are asked for, and how to. */
-const ON_REQUEST: Record<string, string> = {
-  cluster: "npm test -- cluster",
-  "hf-cuda": "npm test -- hf-cuda",
-};
+const ON_REQUEST: Record<string, string> = { "hf-cuda": "npm test -- hf-cuda" };
 
 const total: Tally = { passed: 0, failed: 0, skipped: 0 };
 for (const name of asked.length > 0 ? asked : names) {
