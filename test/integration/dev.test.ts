@@ -246,7 +246,9 @@ async function startProcess(folder: string) {
   writeFileSync(join(folder, "pool.yaml"), manifest(TWO));
   const main = join(import.meta.dirname, "../../src/cli/main.ts");
   const args = [main, "dev", "-f", "pool.yaml", "--port", "0"];
-  const child = spawn(process.execPath, args, { cwd: folder, stdio: ["ignore", "pipe", "inherit"] });
+  // One that is killed leaves its temporary files behind: they go with the folder.
+  const env = { ...process.env, TMPDIR: folder };
+  const child = spawn(process.execPath, args, { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
   let out = "";
   child.stdout.on("data", (chunk: Buffer) => {
     out += chunk.toString();
