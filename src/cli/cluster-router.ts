@@ -2,29 +2,21 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { WatchedPool } from "../cluster/watched-pool.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
-import type { LocalSecrets } from "../dev/definition.ts";
-import { followSecrets, readSecretDirs } from "../dev/follow-secrets.ts";
-import { openStore } from "../dev/open-store.ts";
+import { readSecretDirs } from "../dev/follow-secrets.ts";
 import { findCluster } from "../kube/credentials.ts";
 import { systemClock } from "../lib/clock.ts";
-import { messageOf } from "../lib/errors.ts";
 import { makeLogger } from "../lib/logger.ts";
 import { sleep } from "../lib/sleep.ts";
 import { ProbedEndpoints } from "../router/probed-endpoints.ts";
-import { startRouter } from "../router/server.ts";
 import type { CliIo } from "./io.ts";
+import { type ServeFlags, serveRouter } from "./serve-router.ts";
 import { packageVersion } from "./version.ts";
 
-export interface ClusterRouterFlags {
+export interface ClusterRouterFlags extends ServeFlags {
   pool: string;
   namespace?: string;
   kubeconfig?: string;
   context?: string;
-  tokenFile: string;
-  host: string;
-  port: number;
-  state: string;
-  secret: ReadonlyMap<string, string>;
 }
 
 /** How long after its end was asked for a router serves on, in milliseconds: until then Services and gateways may not have heard of it. */
@@ -66,44 +58,11 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
     if (io.signal.aborted) return;
     throw error;
   }
-  let secrets = readSecretDirs(flags.secret);
-  const store = await openStore(plan, secrets, resolve(io.cwd, flags.state), clock, log);
-  stack.defer(() => store.close());
-  const router = await startRouter({
-    plan,
-    secrets,
-    source,
-    store,
-    token,
-    host: flags.host,
-    port: flags.port,
-    clock,
-    log,
-    writeLine: (line) => io.stdout(`${line}\n`),
-  });
-  stack.defer(() => router.close(plan.router.drainSeconds * 1000));
-  io.stderr(`router of pool ${plan.pool} at ${router.url}\n`);
-
-  const take = (what: string, next: PoolPlan, nextSecrets: LocalSecrets) => {
-    try {
-      router.update(next, nextSecrets);
-      plan = next;
-      secrets = nextSecrets;
-      log.info(`took the new ${what}`);
-    } catch (error) {
-      log.error(`kept the old ${what}`, { err: messageOf(error) });
-    }
-  };
-  onPlan = (next) => take("pool", next, secrets);
+  const secrets = readSecretDirs(flags.secret);
+  const { router, take } = await serveRouter({ plan, secrets, source, token, flags, io, clock, log, stack });
+  onPlan = (next) => take("pool", () => ({ plan: next }));
   // It may have changed while the store was opened.
   if (newest) onPlan(newest);
-  stack.defer(
-    followSecrets({
-      ...{ dirs: flags.secret, known: secrets, clock },
-      onChange: (next) => take("secrets", plan, next),
-      onProblem: (problem) => log.warn("secrets cannot be read, the old ones count", { err: problem }),
-    }),
-  );
   await aborted(io.signal);
   router.leave();
   await Promise.race([sleep(clock, LEAVE_MS, new AbortController().signal), ...(io.hurry ? [aborted(io.hurry)] : [])]);

@@ -2,31 +2,23 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
-import { define } from "../../dev/definition.ts";
-import { followSecrets } from "../../dev/follow-secrets.ts";
-import { openStore } from "../../dev/open-store.ts";
+import { type Definition, define } from "../../dev/definition.ts";
 import { watchFile } from "../../dev/watch-file.ts";
 import { systemClock } from "../../lib/clock.ts";
-import { messageOf } from "../../lib/errors.ts";
 import { makeLogger } from "../../lib/logger.ts";
 import { type Address, ProbedEndpoints } from "../../router/probed-endpoints.ts";
-import { startRouter } from "../../router/server.ts";
 import { nameAndDir, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
+import { type ServeFlags, serveRouter } from "../serve-router.ts";
 import { UsageError } from "../usage-error.ts";
 
-interface RouterFlags {
+interface RouterFlags extends ServeFlags {
   file?: string;
   endpoints?: string;
   pool?: string;
   namespace?: string;
   kubeconfig?: string;
   context?: string;
-  tokenFile: string;
-  host: string;
-  port: number;
-  state: string;
-  secret: ReadonlyMap<string, string>;
 }
 
 const Endpoints = z
@@ -74,51 +66,18 @@ async function run(flags: RouterFlags & { file: string; endpoints: string }, io:
   const { plan, secrets } = define(text, options);
 
   await using stack = new AsyncDisposableStack();
-  const store = await openStore(plan, secrets, at(flags.state), clock, log);
-  stack.defer(() => store.close());
   const source = stack.use(new ProbedEndpoints(clock));
   const endpointsText = await readFile(at(flags.endpoints), "utf8");
   source.set(parseEndpoints(flags.endpoints, endpointsText));
-  const router = await startRouter({
-    plan,
-    secrets,
-    source,
-    store,
-    token,
-    host: flags.host,
-    port: flags.port,
-    clock,
-    log,
-    writeLine: (line) => io.stdout(`${line}\n`),
+  const { file } = flags;
+  const { take } = await serveRouter({ plan, secrets, source, token, flags, file, io, clock, log, stack });
+  const follow = (what: string, path: string, known: string, change: (text: string) => Definition | undefined) =>
+    stack.defer(watchFile(at(path), known, clock, (next) => take(what, () => change(next), path)));
+  follow("endpoints", flags.endpoints, endpointsText, (next) => {
+    source.set(parseEndpoints(flags.endpoints, next));
+    return undefined;
   });
-  stack.defer(() => router.close(plan.router.drainSeconds * 1000));
-  io.stderr(`router of pool ${plan.pool} at ${router.url}\n`);
-
-  const take = (what: string, file: string, apply: () => void) => {
-    try {
-      apply();
-      log.info(`took the new ${what}`, { file });
-    } catch (error) {
-      log.error(`kept the old ${what}`, { file, err: messageOf(error) });
-    }
-  };
-  const follow = (what: string, file: string, known: string, apply: (text: string) => void) =>
-    stack.defer(watchFile(at(file), known, clock, (next) => take(what, file, () => apply(next))));
-  let current = { plan, secrets };
-  const become = (next: typeof current) => {
-    router.update(next.plan, next.secrets);
-    current = next;
-  };
-  follow("endpoints", flags.endpoints, endpointsText, (next) => source.set(parseEndpoints(flags.endpoints, next)));
-  follow("pool", flags.file, text, (next) => become(define(next, options)));
-  stack.defer(
-    followSecrets({
-      ...{ dirs: flags.secret, known: secrets, clock },
-      onChange: (next) =>
-        take("secrets", flags.file, () => become({ ...current, secrets: { ...current.secrets, ...next } })),
-      onProblem: (problem) => log.warn("secrets cannot be read, the old ones count", { err: problem }),
-    }),
-  );
+  follow("pool", file, text, (next) => define(next, options));
   if (!io.signal.aborted) await new Promise((done) => io.signal.addEventListener("abort", done, { once: true }));
 }
 
