@@ -1,16 +1,15 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import type { SupervisedInstance } from "../../src/api/instance.ts";
 import { eventually } from "../support/eventually.ts";
 import { processSpec } from "../support/process-spec.ts";
+import { superviseProcess } from "../support/supervise-process.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { hfCuda } from "./runtime.ts";
 
 const { program, tiny } = hfCuda();
-const MAIN = join(import.meta.dirname, "../../src/cli/main.ts");
 /** Importing torch alone takes seconds of CPU, and a busy machine gives few. */
 const START_MS = 170_000;
 
@@ -18,8 +17,8 @@ test("a supervisor runs Python instances of a Packed pod, and starts one that di
   const dir = await tempDir();
   // As the image has it: `python` on the PATH, which knows the package.
   const python = join(dir, "python");
-  const env = Object.entries(program.env).map(([name, value]) => `${name}='${value}'`);
-  await writeFile(python, `#!/bin/sh\nexec env ${env.join(" ")} '${program.command[0]}' "$@"\n`);
+  const variables = Object.entries(program.env).map(([name, value]) => `${name}='${value}'`);
+  await writeFile(python, `#!/bin/sh\nexec env ${variables.join(" ")} '${program.command[0]}' "$@"\n`);
   await chmod(python, 0o755);
   await writeFile(join(dir, "token"), "t");
   const spec = (id: string) =>
@@ -39,24 +38,8 @@ test("a supervisor runs Python instances of a Packed pod, and starts one that di
     });
   await writeFile(join(dir, "0.json"), JSON.stringify([spec("0"), spec("1")]));
 
-  const args = [MAIN, "supervise", "--host", "127.0.0.1", "--port", "0", join(dir, "0.json")];
-  const child = spawn(process.execPath, args, {
-    stdio: ["ignore", "ignore", "pipe"],
-    env: { ...process.env, PATH: `${dir}:${process.env.PATH}` },
-  });
-  onTestFinished(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGKILL");
-    await once(child, "exit");
-  });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    said += text;
-  });
-  const port = await eventually("it listens", () => {
-    const line = said.split("\n").find((text) => text.includes('"msg":"supervising"'));
-    return line && (JSON.parse(line) as { port: number }).port;
-  });
+  const env = { ...process.env, PATH: `${dir}:${process.env.PATH}` };
+  const { child, port, said } = await superviseProcess(join(dir, "0.json"), env);
   const instances = async () => {
     const answer = await fetch(`http://127.0.0.1:${port}/healthz`);
     return ((await answer.json()) as { instances: SupervisedInstance[] }).instances;
@@ -65,7 +48,7 @@ test("a supervisor runs Python instances of a Packed pod, and starts one that di
     eventually(
       "the instances are ready",
       async () => {
-        expect(await instances(), said).toMatchObject(states);
+        expect(await instances(), said()).toMatchObject(states);
         return true;
       },
       START_MS,

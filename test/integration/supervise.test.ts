@@ -1,15 +1,13 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import type { SupervisedInstance } from "../../src/api/instance.ts";
 import type { ProcessSpec } from "../../src/supervisor/spec.ts";
 import { eventually } from "../support/eventually.ts";
 import { processSpec } from "../support/process-spec.ts";
+import { superviseProcess } from "../support/supervise-process.ts";
 import { tempDir } from "../support/temp-dir.ts";
-
-const MAIN = join(import.meta.dirname, "../../src/cli/main.ts");
 
 interface Health {
   instances: SupervisedInstance[];
@@ -25,25 +23,10 @@ async function supervise() {
     await rename(`${file}.new`, file);
   };
   await writeFile(join(dir, "token"), "t");
-  const child = spawn(process.execPath, [MAIN, "supervise", "--host", "127.0.0.1", "--port", "0", file], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  onTestFinished(async () => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGKILL");
-    await once(child, "exit");
-  });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    said += text;
-  });
-  const port = await eventually("it listens", () => {
-    const line = said.split("\n").find((text) => text.includes('"msg":"supervising"'));
-    return line && (JSON.parse(line) as { port: number }).port;
-  });
+  const { child, port, said } = await superviseProcess(file);
   const health = async () => ((await (await fetch(`http://127.0.0.1:${port}/healthz`)).json()) as Health).instances;
   const instances = async () => (await health()).map(({ id, state }) => `${id} ${state}`);
-  return { child, write, health, instances, said: () => said, dir };
+  return { child, write, health, instances, said, dir };
 }
 
 const spec = (dir: string, id: string, revision = "a"): ProcessSpec =>
