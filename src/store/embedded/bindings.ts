@@ -61,7 +61,7 @@ export class Bindings {
    * Binds or moves a session, or just notes its use. `durable`: there is something to wait for; `undo` puts it back to what it was.
    */
   bind(session: Omit<Binding, "lastUsedAt">, instance: string): { durable: boolean; undo: () => void } {
-    const { clock, journal, commits } = this.#deps;
+    const { clock, journal } = this.#deps;
     const { tenant, key, id, role, episodeId } = session;
     const lastUsedAt = clock.wall();
     const known = this.#byKey.get(key);
@@ -89,7 +89,6 @@ export class Bindings {
     known.value = value;
     this.#toEnd(known);
     journal.bindings.mark(known);
-    commits.later();
     return {
       durable: true,
       undo: () => {
