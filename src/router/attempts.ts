@@ -1,5 +1,6 @@
 import type { Usage } from "../api/backend.ts";
 import { DEFAULT_QUEUE_LIMIT, INSTANCE_HEADERS } from "../api/instance.ts";
+import { RetryBudget } from "../core/retry-budget.ts";
 import type { StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
 import { ERRORS, LLMPoolError, messageOf } from "../lib/errors.ts";
@@ -35,6 +36,7 @@ export interface AttemptsDeps {
 /** An admitted call, from its place in a line to its settled reservation. */
 export class Attempts {
   readonly #deps: AttemptsDeps;
+  readonly #retries = new RetryBudget();
 
   constructor(deps: AttemptsDeps) {
     this.#deps = deps;
@@ -71,7 +73,7 @@ export class Attempts {
             seat.release();
             // It waited there to an end that is none any more: the episode was extended meanwhile.
             if (outcome.error.code === "episode_deadline_exceeded" && limitOf(call).deadline > limit) continue;
-            const again = tries++ < MAX_ATTEMPTS && outcome.error.code === "instance_unavailable";
+            const again = outcome.error.code === "instance_unavailable" && this.#mayRetry(call, tries++);
             if (again && isFree(outcome.usage)) continue;
             if (outcome.usage === undefined) {
               settled = true;
@@ -86,7 +88,7 @@ export class Attempts {
             seats.suspect(seat.endpoint);
             seat.release();
             // One that waited there is as good as new: it goes on waiting.
-            const again = waited || tries++ < MAX_ATTEMPTS;
+            const again = waited || this.#mayRetry(call, tries++);
             if (again && !outcome.sent) continue;
             const error = unreachableError(seat, outcome.cause);
             if (outcome.sent) {
@@ -112,8 +114,22 @@ export class Attempts {
       }
     } finally {
       live.remove(call);
+      if (call.retries) this.#retries.ended();
       if (!settled) await settle(null);
     }
+  }
+
+  /** Counts what it allows, and what only the others' retries leave no room for. */
+  #mayRetry(call: Call, tries: number): boolean {
+    const { live, metrics } = this.#deps;
+    if (tries >= MAX_ATTEMPTS) return false;
+    if (!call.retries && !this.#retries.begin(live.size)) {
+      metrics.retriesRefused.inc(1);
+      return false;
+    }
+    call.retries = true;
+    metrics.retries.inc(1);
+    return true;
   }
 
   async #seat(call: Call, job: Job): Promise<Seat> {

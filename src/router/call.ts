@@ -42,6 +42,8 @@ export class Call implements LiveCall {
   /** When its own time is over, and when its episode's is. */
   deadline = Number.POSITIVE_INFINITY;
   episodeEnd = Number.POSITIVE_INFINITY;
+  /** Its attempt is not its first: it counts in the router's budget of retries. */
+  retries = false;
   /** In lines, over all attempts, in milliseconds. */
   waitedMs = 0;
   /** When the last attempt left for its instance. */

@@ -70,6 +70,14 @@ function makeSeries(metrics: Metrics, { roles, instances }: LabelValues) {
       scope: BUDGETS,
     }),
     rebinds: metrics.counter("llmpool_session_rebinds_total", "Sessions that had to change their instance."),
+    retries: metrics.counter(
+      "llmpool_retries_total",
+      "Attempts after the first of a call that failed before its first byte.",
+    ),
+    retriesRefused: metrics.counter(
+      "llmpool_retries_refused_total",
+      "Calls given up after a failed attempt because a fifth of the live calls, or three, were in a retry.",
+    ),
     unproved: metrics.counter(
       "llmpool_unproved_settlements_total",
       "Reservations charged in full because the instance that could prove less was gone.",

@@ -159,6 +159,34 @@ describe("faults", () => {
     expect(at(0).received).toHaveLength(2);
   });
 
+  test("a fifth of the live calls may be in a retry at once: of 40 that are refused together 8 are tried again", async () => {
+    const all = Promise.withResolvers<void>();
+    const end = Promise.withResolvers<void>();
+    at(0).behave = async (call, res) => {
+      const calls = at(0).received.length;
+      if (calls === 40) all.resolve();
+      await (calls <= 40 ? all : end).promise;
+      if (calls <= 40) refuse(res, 503, "instance_unavailable");
+      else await answerHello(call, res);
+    };
+    const statuses: number[] = [];
+    const answers = Array.from({ length: 40 }, async () => {
+      statuses.push((await rig.chat({ model: "planner" })).status);
+    });
+    await eventually("each is given up or tried again", () => statuses.length + at(0).received.length === 80);
+    expect(statuses).toEqual(Array(32).fill(503));
+    const series = await (await fetch(`${rig.router.url}/metrics`)).text();
+    expect(series).toMatch(/^llmpool_retries_total 8$/m);
+    expect(series).toMatch(/^llmpool_retries_refused_total 32$/m);
+    end.resolve();
+    await Promise.all(answers);
+    expect(statuses.slice(32)).toEqual(Array(8).fill(200));
+    // All are over: the next one may be tried again.
+    at(0).behave = (call, res) =>
+      at(0).received.length === 49 ? refuse(res, 503, "instance_unavailable") : answerHello(call, res);
+    expect((await rig.chat({ model: "planner" })).status).toBe(200);
+  });
+
   test("a stream that breaks off ends in one error without [DONE], and nothing is tried again", async () => {
     at(0).behave = (_call, res) => {
       startStream(res);
