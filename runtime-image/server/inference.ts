@@ -107,6 +107,7 @@ export class Inference {
     call.cancelTimeout = clock.after(timeoutMs, () => cut.abort(expired()));
 
     const body = parseBody(route.schema, await readBody(request, limits, clock, cut.signal));
+    if ("logprobs" in body && body.logprobs) throw noLogprobs();
     // Asked again: a drain may have begun, and from here on the request is one that a drain waits for.
     const backend = status.forWork();
     const includeUsage = body.stream === true && body.stream_options?.include_usage === true;
@@ -231,6 +232,13 @@ function toItem(
     signal: () => signal,
     ...(session !== undefined && { session }),
   };
+}
+
+/** No engine behind this server has them. */
+function noLogprobs(): LLMPoolError {
+  const words =
+    "this instance's engine gives no log probabilities: leave logprobs out, or use a pool of backend hf-cuda";
+  return new LLMPoolError("invalid_request", words, { param: "logprobs" });
 }
 
 function toRequest(headers: CallHeaders, body: ChatRequest | CompletionRequest): Omit<GenerateRequest, "timeoutMs"> {

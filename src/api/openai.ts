@@ -137,15 +137,18 @@ const ChatSchema = z
     tools: z.array(Tool).max(MAX_TOOLS).nullish(),
     tool_choice: ToolChoice.nullish(),
     response_format: ResponseFormatSchema.nullish(),
-    logprobs: off("log probabilities are not supported"),
-    top_logprobs: z.literal(0, "log probabilities are not supported").nullish(),
+    /** Only instances that say so in `/readyz` take it. */
+    logprobs: z.boolean().nullish(),
+    top_logprobs: z.int().min(0).max(20).nullish(),
     functions: refused("is no longer supported: use tools"),
     function_call: refused("is no longer supported: use tool_choice"),
     audio: refused("audio is not supported"),
     modalities: z.array(z.literal("text", 'only "text" is supported')).nullish(),
   })
   .check((context) => {
-    const { tools, tool_choice: choice } = context.value;
+    const { tools, tool_choice: choice, logprobs, top_logprobs: top } = context.value;
+    if (top && !logprobs)
+      context.issues.push({ code: "custom", message: "needs logprobs: true", path: ["top_logprobs"], input: top });
     if (!choice || choice === "none" || choice === "auto") return;
     const names = (tools ?? []).map((tool) => tool.function.name);
     if (choice === "required" ? names.length > 0 : names.includes(choice.function.name)) return;
@@ -159,7 +162,7 @@ export type ChatRequest = z.infer<typeof ChatRequest>;
 const CompletionSchema = z.object({
   ...common,
   prompt: z.string("must be one string: send one request for each prompt").min(1),
-  logprobs: refused("log probabilities are not supported"),
+  logprobs: refused("log probabilities are given by chat completions alone"),
   echo: off("is not supported"),
   best_of: z.literal(1, "only 1 is supported").nullish(),
   suffix: z.literal("", "is not supported").nullish(),
@@ -221,6 +224,19 @@ export function problemsOf(error: z.ZodError): { param: string; message: string 
   };
 }
 
+interface TokenLogprob {
+  token: string;
+  /** As the model gives it: before temperature, penalties and grammar. */
+  logprob: number;
+  /** Of the token; text alone cannot hold half a character. */
+  bytes: number[];
+}
+
+export interface TokenLogprobs extends TokenLogprob {
+  /** The likeliest in its place, best first. */
+  top_logprobs: TokenLogprob[];
+}
+
 export interface ChatCompletion {
   id: string;
   object: "chat.completion";
@@ -231,7 +247,7 @@ export interface ChatCompletion {
     {
       index: 0;
       message: { role: "assistant"; content: string | null; refusal: null; tool_calls?: ChatMessage["tool_calls"] };
-      logprobs: null;
+      logprobs: { content: TokenLogprobs[]; refusal: null } | null;
       finish_reason: string;
     },
   ];

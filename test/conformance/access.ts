@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { type Client, errorOf } from "./client.ts";
-import { hello, newId } from "./shared.ts";
+import { type ConformanceOptions, hello, newId } from "./shared.ts";
 
 /** Who may call what, and who answers. */
-export function accessTests(client: () => Client): void {
+export function accessTests(client: () => Client, { logprobs }: ConformanceOptions): void {
   test.each([
     ["POST", "/v1/chat/completions"],
     ["POST", "/v1/completions"],
@@ -36,6 +36,7 @@ export function accessTests(client: () => Client): void {
       device: expect.stringMatching(/./),
       warmup_s: expect.any(Number),
       tokens_per_second: expect.any(Number),
+      ...(logprobs && { logprobs: true }),
     });
   });
 

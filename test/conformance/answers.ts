@@ -1,10 +1,10 @@
 import { expect, test } from "vitest";
 import type { RequestRecord } from "../../src/api/instance.ts";
-import { type Client, readStream } from "./client.ts";
+import { type Client, errorOf, readStream } from "./client.ts";
 import { type ConformanceOptions, hello, newId } from "./shared.ts";
 
 /** What a good request gets, whole and streamed. */
-export function answerTests(client: () => Client, { longPrompt }: ConformanceOptions): void {
+export function answerTests(client: () => Client, { longPrompt, logprobs }: ConformanceOptions): void {
   test("stream, body, usage comment and record say the same, to the token", async () => {
     const ids = [newId(), newId()] as const;
     const body = await client().chat(hello, { id: ids[0] });
@@ -81,6 +81,36 @@ export function answerTests(client: () => Client, { longPrompt }: ConformanceOpt
     const body = { prompt: longPrompt, max_tokens: 12, temperature: 1, seed: 42 };
     const once = await client().stream("/v1/completions", body);
     expect((await client().stream("/v1/completions", body)).text).toBe(once.text);
+  });
+
+  const likely = { ...hello, logprobs: true, top_logprobs: 3 };
+
+  test.runIf(logprobs)("log probabilities are of every token, whole and streamed", async () => {
+    const [choice] = (await client().chat(likely)).choices;
+    const tokens = choice.logprobs?.content ?? [];
+    const textOf = (parts: { bytes: number[] }[]) => Buffer.from(parts.flatMap(({ bytes }) => bytes)).toString();
+    expect(textOf(tokens)).toBe(choice.message.content);
+    for (const { token, bytes, logprob, top_logprobs: top } of tokens) {
+      expect(top).toHaveLength(3);
+      // At temperature 0 the likeliest comes.
+      expect(top[0]).toEqual({ token, bytes, logprob });
+      const values = top.map((one) => one.logprob);
+      expect(values).toEqual(values.toSorted((a, b) => b - a));
+      expect(values.reduce((sum, value) => sum + Math.exp(value), 0)).toBeLessThanOrEqual(1.0001);
+    }
+    const stream = await client().stream("/v1/chat/completions", likely);
+    expect(textOf(stream.chunks.flatMap((chunk) => chunk.choices[0]?.logprobs?.content ?? []))).toBe(stream.text);
+    expect(stream.text).toBe(choice.message.content);
+    expect((await client().chat({ ...hello, logprobs: true })).choices[0].logprobs?.content[0]?.top_logprobs).toEqual(
+      [],
+    );
+    expect((await client().chat(hello)).choices[0].logprobs).toBeNull();
+  });
+
+  test.skipIf(logprobs)("log probabilities are refused by an engine that has none", async () => {
+    const refused = await errorOf(await client().post("/v1/chat/completions", likely));
+    expect(refused).toMatchObject({ status: 400, code: "invalid_request", param: "logprobs" });
+    expect(refused.message).toContain("leave logprobs out");
   });
 
   const weather = {

@@ -1,7 +1,7 @@
 import { expect } from "vitest";
 import type { UsageObject } from "../../src/api/http.ts";
 import { INSTANCE_HEADERS, type RequestRecord, USAGE_COMMENT } from "../../src/api/instance.ts";
-import type { ChatCompletion } from "../../src/api/openai.ts";
+import type { ChatCompletion, TokenLogprobs } from "../../src/api/openai.ts";
 
 export interface CallOptions {
   id?: string;
@@ -22,6 +22,7 @@ export interface Chunk {
       tool_calls?: { index: number; id: string; function: { name: string; arguments: string } }[];
     };
     text?: string;
+    logprobs: { content: TokenLogprobs[] } | null;
     finish_reason: string | null;
   }[];
   usage?: UsageObject | null;

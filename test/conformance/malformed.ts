@@ -38,7 +38,7 @@ export const MALFORMED: Malformed[] = [
     "messages[0].content[0].type",
   ),
   chat("several answers", { messages, n: 1000 }, "n"),
-  chat("log probabilities", { messages, logprobs: true }, "logprobs"),
+  chat("likeliest tokens without log probabilities", { messages, top_logprobs: 2 }, "top_logprobs"),
   chat("negative max_tokens", { messages, max_tokens: -5 }, "max_tokens"),
   chat("huge max_tokens", { messages, max_tokens: 1e15 }, "max_tokens"),
   chat("temperature as text", { messages, temperature: "0" }, "temperature"),

@@ -20,6 +20,8 @@ export interface ConformanceOptions {
   sessions: number;
   /** A raw prompt whose answer goes on for at least 200 tokens, and takes at least a second for them. */
   longPrompt: string;
+  /** It gives log probabilities; else it refuses them. */
+  logprobs?: true;
   /** What a user says to get the text back that the model has in its context. */
   recall: string;
 }

@@ -34,7 +34,7 @@ export function conformance(name: string, start: () => Promise<Target>, options:
       expect((await client.post("/v1/chat/completions", hello)).status).toBe(200);
     });
 
-    accessTests(() => client);
+    accessTests(() => client, options);
     answerTests(() => client, options);
     limitTests(() => client, options);
     endingTests(

@@ -83,6 +83,8 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     response_schema: dict[str, Any] | None = None
     """The answer is JSON of this schema; None: free text."""
+    top_logprobs: int | None = None
+    """Log probabilities of each token and of so many likeliest ones in its place; None: of none."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,28 @@ class Started:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """As the model gives it: before temperature, penalties and grammar."""
+
+    token: bytes
+    logprob: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"token": self.token.decode(errors="replace"), "logprob": self.logprob, "bytes": list(self.token)}
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """Of one token, and of the likeliest in its place, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.chosen.as_json(), "top_logprobs": [one.as_json() for one in self.top]}
+
+
+@dataclass(frozen=True)
 class Output:
     """Text or a tool call; `tokens` were generated since the event before (text may lag behind: stop strings, UTF-8)."""
 
@@ -108,6 +132,8 @@ class Output:
     text: str = ""
     call: ToolCall | None = None
     index: int = 0
+    logprobs: TokenLogprobs | None = None
+    """Of the token that made it, where they were asked for; the end token has none."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .config import InstanceConfig
 from .engine.cells import KvCells
 from .engine.engine import Engine
 from .engine.grammar import Grammars, forced_tools, offered_tools
+from .engine.logprobs import Logprobs
 from .engine.rows import Rows
 from .engine.sampler import Sampler
 from .engine.saved import SavedSessions
@@ -110,6 +111,7 @@ class Backend:
             ),
             emit=lambda event: _post(loop, events, event),
             grammar=grammar,
+            logprobs=None if request.top_logprobs is None else Logprobs(request.top_logprobs, self._grammars.bytes_of),
             saved=saved,
         )
         self._engine.submit(turn)

@@ -18,11 +18,11 @@ class ChunkSizer:
         self._ms_per_token: float | None = None
 
     def next(self, *, others_decode: bool) -> int:
-        """Tokens of the next chunk."""
+        """Tokens of the next chunk: a power of two, so that the same prompt is mostly cut in the same places and rounds the same."""
         if self._ms_per_token is None:
             return LEAST
         size = int((SHARED_MS if others_decode else ALONE_MS) / self._ms_per_token)
-        return max(LEAST, min(size, self._most))
+        return max(LEAST, 1 << (min(size, self._most).bit_length() - 1))
 
     def record(self, tokens: int, ms: float) -> None:
         """Of whole chunks: the rest of a prompt is mostly the fixed part."""

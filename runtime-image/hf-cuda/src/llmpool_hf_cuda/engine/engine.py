@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
-from ..api import Done, Event, FinishReason, Started, Usage
+from ..api import Done, Event, FinishReason, Started, TokenLogprobs, Usage
 from ..errors import LLMPoolError
 from .attention import Segment, Step
 from .cells import KvCells
@@ -222,13 +223,13 @@ class Engine:
                     token = turn.sampler.pick(logits[i] if turn.grammar is None else turn.grammar.mask(logits[i]))
                 if turn.grammar is not None:
                     turn.grammar.accept(token)
-                self._advance(turn, token)
+                self._advance(turn, token, None if turn.logprobs is None else turn.logprobs.of(logits[i], token))
             except LLMPoolError as error:
                 self._end(turn, error)
             except Exception as error:
                 self._failed([turn], None, 0, error)
 
-    def _advance(self, turn: Turn, token: int) -> None:
+    def _advance(self, turn: Turn, token: int, logprobs: TokenLogprobs | None) -> None:
         """Takes one sampled token: out to the client, and perhaps the end."""
         turn.made += 1
         turn.next_token = token
@@ -239,6 +240,8 @@ class Engine:
             ended, untold = "stop", 1
         else:
             events, over = turn.answer.push(token)
+            if logprobs is not None:
+                events[0] = replace(events[0], logprobs=logprobs)
             for event in events:
                 self._emit(turn, event)
             if over or (turn.grammar is not None and turn.grammar.complete):

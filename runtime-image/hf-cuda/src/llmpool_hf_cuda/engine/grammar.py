@@ -56,6 +56,10 @@ class Grammars:
         self._tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=end_tokens or None)
         self._hermes_calls = hermes_calls
 
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for; of a control token its name."""
+        return bytes(self._tokenizer.decode_bytes([token]))
+
     def of(self, request: GenerateRequest) -> Grammar | None:
         """None for free text. Raises `invalid_request` that names what cannot be enforced."""
         forced = forced_tools(request)

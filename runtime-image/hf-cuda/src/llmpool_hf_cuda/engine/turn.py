@@ -8,6 +8,7 @@ import torch
 from ..answer.answer import Answer
 from ..api import Event
 from .grammar import Grammar
+from .logprobs import Logprobs
 from .rows import Row
 from .sampler import Sampler
 
@@ -34,6 +35,7 @@ class Turn:
     emit: Callable[[Event | BaseException | None], None]
     """Called on the engine thread. The last call has None or an error: nothing of the turn is left in the engine then."""
     grammar: Grammar | None = None
+    logprobs: Logprobs | None = None
     saved: Saved | None = None
     """What to put into the session's row, when it has none."""
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from ..api import FinishReason, Output, ToolCall
+from ..api import FinishReason, Output, TokenLogprobs, ToolCall
 from ..errors import error_answer
 from .connection import Exchange
 from .records import Record
@@ -28,15 +28,18 @@ class WholeAnswer:
         self._shape = shape
         self._texts: list[str] = []
         self._calls: list[ToolCall] = []
+        self._logprobs: list[TokenLogprobs] = []
 
     async def output(self, event: Output) -> None:
+        if event.logprobs is not None:
+            self._logprobs.append(event.logprobs)
         if event.call is None:
             self._texts.append(event.text)
         else:
             self._calls.append(event.call)
 
     async def end(self, finish: FinishReason, record: Record) -> None:
-        await self._exchange.send_json(200, self._shape.whole("".join(self._texts), self._calls, finish, record))
+        await self._exchange.send_json(200, self._shape.whole("".join(self._texts), self._calls, self._logprobs, finish, record))
 
     async def fail(self, error: BaseException, record: Record | None) -> None:
         await send_error(self._exchange, error, {} if record is None else {"usage": record.usage()})
@@ -50,12 +53,7 @@ class StreamAnswer:
         self._shape = shape
 
     async def output(self, event: Output) -> None:
-        frame = ""
-        if event.call is not None:
-            frame = self._shape.tool_call(event.index, event.call)
-        elif event.text:
-            frame = self._shape.text(event.text)
-        text = await self._open() + frame
+        text = await self._open() + self._shape.output(event)
         if text:
             await self._exchange.write(text.encode())
 

@@ -271,8 +271,8 @@ class ChatBody(_Common):
     tools: Annotated[list[_Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Annotated[Any, BeforeValidator(_tool_choice)] = None
     response_format: ResponseFormat | None = None
-    logprobs: Annotated[Any, _only("log probabilities are not supported", False)] = None
-    top_logprobs: Annotated[Any, _only("log probabilities are not supported", 0)] = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     functions: Annotated[Any, _only("is no longer supported: use tools")] = None
     function_call: Annotated[Any, _only("is no longer supported: use tool_choice")] = None
     audio: Annotated[Any, _only("audio is not supported")] = None
@@ -286,6 +286,15 @@ class ChatBody(_Common):
             return self
         message = f"names a function that is not in tools ({', '.join(names)})" if names else "needs tools"
         raise PydanticCustomError("llmpool_tool_choice", "{message}", {"message": message})
+
+    @model_validator(mode="after")
+    def _top_of_logprobs(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError("llmpool_top_logprobs", "{message}", {"message": "needs logprobs: true"})
+        return self
+
+    def wanted_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def prompt(self) -> Prompt:
         tools = tuple(Tool(t.function.name, t.function.description, t.function.parameters, t.function.strict) for t in self.tools or [])
@@ -307,7 +316,7 @@ def _one_prompt(value: Any) -> Any:
 
 class CompletionBody(_Common):
     prompt_: Annotated[str, BeforeValidator(_one_prompt), Field(min_length=1, alias="prompt")]
-    logprobs: Annotated[Any, _only("log probabilities are not supported")] = None
+    logprobs: Annotated[Any, _only("log probabilities are given by chat completions alone")] = None
     echo: Annotated[Any, _only("is not supported", False)] = None
     best_of: Annotated[Any, _only("only 1 is supported", 1)] = None
     suffix: Annotated[Any, _only("is not supported", "")] = None
@@ -316,6 +325,9 @@ class CompletionBody(_Common):
         return Prompt(text=self.prompt_, tool_choice="none")
 
     def schema_of_answer(self) -> None:
+        return None
+
+    def wanted_logprobs(self) -> None:
         return None
 
     def most_tokens(self) -> int | None:
@@ -348,6 +360,7 @@ def request_of(headers: CallHeaders, body: Body) -> GenerateRequest:
         stop=body.stop,
         sampling=body.sampling(),
         response_schema=body.schema_of_answer(),
+        top_logprobs=body.wanted_logprobs(),
     )
 
 
@@ -358,10 +371,14 @@ def _message(m: Any) -> Message:
     return Message(m.role, text, getattr(m, "name", None), calls, getattr(m, "tool_call_id", None))
 
 
+_FIELD_OF = {"llmpool_tool_choice": "tool_choice", "llmpool_top_logprobs": "top_logprobs"}
+"""Of checks over several fields: the one at fault."""
+
+
 def _path(loc: tuple[int | str, ...], kind: str) -> str:
     """`messages[2].content[0].type`; the names that only tell unions apart begin with a tilde."""
-    if kind == "llmpool_tool_choice":
-        return "tool_choice"
+    if kind in _FIELD_OF:
+        return _FIELD_OF[kind]
     out = ""
     for part in loc:
         if isinstance(part, int):

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ..api import FinishReason, ToolCall
+from ..api import FinishReason, Output, TokenLogprobs, ToolCall
 from .records import Record
 
 
@@ -24,7 +24,9 @@ class Shape:
     include_usage: bool
     """Then every other chunk says `"usage": null`, as OpenAI's do."""
 
-    def whole(self, text: str, calls: list[ToolCall], finish: FinishReason, record: Record) -> dict[str, Any]:
+    def whole(
+        self, text: str, calls: list[ToolCall], logprobs: list[TokenLogprobs], finish: FinishReason, record: Record
+    ) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0}
         if self.chat:
             message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
@@ -33,7 +35,7 @@ class Shape:
             choice["message"] = message
         else:
             choice["text"] = text
-        choice |= {"logprobs": None, "finish_reason": finish}
+        choice |= {"logprobs": _logprobs(logprobs), "finish_reason": finish}
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [choice], "usage": record.usage()}
 
@@ -41,11 +43,14 @@ class Shape:
         """The frame before the first text; empty where the route has none."""
         return self._frame({"delta": {"role": "assistant", "content": ""}}) if self.chat else ""
 
-    def text(self, text: str) -> str:
-        return self._frame({"delta": {"content": text}} if self.chat else {"text": text})
-
-    def tool_call(self, index: int, call: ToolCall) -> str:
-        return self._frame({"delta": {"tool_calls": [{"index": index, **call.as_json()}]}}) if self.chat else ""
+    def output(self, event: Output) -> str:
+        """Empty where there is nothing to tell: text may lag behind its tokens."""
+        if event.call is not None:
+            delta = {"tool_calls": [{"index": event.index, **event.call.as_json()}]}
+            return self._frame({"delta": delta}, logprobs=event.logprobs) if self.chat else ""
+        if not event.text and event.logprobs is None:
+            return ""
+        return self._frame({"delta": {"content": event.text}} if self.chat else {"text": event.text}, logprobs=event.logprobs)
 
     def last(self, finish: FinishReason) -> str:
         return self._frame({"delta": {}} if self.chat else {"text": ""}, finish)
@@ -54,8 +59,8 @@ class Shape:
         chunk = {**self._head(self._kind()), "choices": [], "usage": record.usage()}
         return f"data: {compact(chunk)}\n\n" if self.include_usage else ""
 
-    def _frame(self, content: dict[str, Any], finish: FinishReason | None = None) -> str:
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+    def _frame(self, content: dict[str, Any], finish: FinishReason | None = None, logprobs: TokenLogprobs | None = None) -> str:
+        choice = {"index": 0, **content, "logprobs": _logprobs([] if logprobs is None else [logprobs]), "finish_reason": finish}
         chunk: dict[str, Any] = {**self._head(self._kind()), "choices": [choice]}
         if self.include_usage:
             chunk["usage"] = None
@@ -67,3 +72,7 @@ class Shape:
     def _head(self, kind: str) -> dict[str, Any]:
         prefix = "chatcmpl" if self.chat else "cmpl"
         return {"id": f"{prefix}-{self.request_id}", "object": kind, "created": self.created, "model": self.model}
+
+
+def _logprobs(tokens: list[TokenLogprobs]) -> dict[str, Any] | None:
+    return {"content": [token.as_json() for token in tokens], "refusal": None} if tokens else None

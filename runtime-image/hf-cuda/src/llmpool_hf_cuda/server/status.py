@@ -50,6 +50,7 @@ class InstanceStatus:
             "state": self.state,
             "device": self.backend.device,
             "warmup_s": self._warmup_seconds,
+            "logprobs": True,
             "tokens_per_second": self._tokens / self._seconds if self._seconds > 0 else self._warmup_speed,
         }
 
