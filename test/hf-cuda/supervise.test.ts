@@ -1,74 +1,55 @@
-import { once } from "node:events";
-import { chmod, readFile, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { SupervisedInstance } from "../../src/api/instance.ts";
+import { type Client, readStream } from "../conformance/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { processSpec } from "../support/process-spec.ts";
-import { superviseProcess } from "../support/supervise-process.ts";
-import { tempDir } from "../support/temp-dir.ts";
-import { hfCuda } from "./runtime.ts";
+import { packed } from "./packed.ts";
 
-const { program, tiny } = hfCuda();
-/** Importing torch alone takes seconds of CPU, and a busy machine gives few. */
-const START_MS = 170_000;
+/** Long enough that a kill in its middle is one: seconds of decoding. */
+const LONG = { prompt: "Once upon a time", max_tokens: 3000, temperature: 0 };
 
-test("a supervisor runs Python instances of a Packed pod, and starts one that died again, alone", async () => {
-  const dir = await tempDir();
-  // As the image has it: `python` on the PATH, which knows the package.
-  const python = join(dir, "python");
-  const variables = Object.entries(program.env).map(([name, value]) => `${name}='${value}'`);
-  await writeFile(python, `#!/bin/sh\nexec env ${variables.join(" ")} '${program.command[0]}' "$@"\n`);
-  await chmod(python, 0o755);
-  await writeFile(join(dir, "token"), "t");
-  const spec = (id: string) =>
-    processSpec(id, {
-      drainSeconds: 5,
-      memoryLimitBytes: 4 * 2 ** 30,
-      config: {
-        backend: "hf-cuda",
-        model: { uri: `file://${tiny}`, sha256: "", quantization: "none" },
-        contextTokens: 128,
-        sessions: 1,
-        threads: 1,
-        tokenFile: join(dir, "token"),
-        stateDir: join(dir, id),
-        cacheDir: dir,
-      },
-    });
-  await writeFile(join(dir, "0.json"), JSON.stringify([spec("0"), spec("1")]));
+test("kill -9 of one of five Python instances breaks none of the four other token streams", async () => {
+  const pod = await packed(5, { contextTokens: 4096 });
+  const ids = ["0", "1", "2", "3", "4"];
+  await pod.become(ids.map((id) => ({ id, state: "Ready", restarts: 0, device: "CPU" })));
+  const before = await pod.pids();
+  expect(new Set(before).size).toBe(5);
 
-  const env = { ...process.env, PATH: `${dir}:${process.env.PATH}` };
-  const { child, port, said } = await superviseProcess(join(dir, "0.json"), env);
-  const instances = async () => {
-    const answer = await fetch(`http://127.0.0.1:${port}/healthz`);
-    return ((await answer.json()) as { instances: SupervisedInstance[] }).instances;
+  const streams = pod.clients.map(follow);
+  await eventually("all five stream", () => streams.every((one) => one.frames() > 10));
+  const atKill = streams.map((one) => one.frames());
+  expect(streams.map((one) => one.ended())).toEqual(ids.map(() => false));
+  process.kill(before[2] ?? 0, "SIGKILL");
+  await expect(streams[2]?.text).rejects.toThrow();
+
+  const texts = await Promise.all(streams.filter((_, i) => i !== 2).map((one) => one.text));
+  for (const [i, one] of streams.entries()) if (i !== 2) expect(one.frames()).toBeGreaterThan(atKill[i] ?? 0);
+  const whole = texts.map((text) => readStream(text));
+  for (const stream of whole) {
+    expect(stream.kinds.at(-1)).toBe("done");
+    expect(stream.record).toMatchObject({ completion_tokens: LONG.max_tokens });
+  }
+  await pod.become(ids.map((id) => ({ id, state: "Ready", restarts: id === "2" ? 1 : 0 })));
+  const after = await pod.pids();
+  expect(after.filter((pid, i) => pid !== before[i])).toEqual([after[2]]);
+
+  // What an instance says that nothing happened to: the same, to the last character.
+  const undisturbed = await pod.clients[2]?.stream("/v1/completions", LONG);
+  expect(whole.map((stream) => stream.text)).toEqual(whole.map(() => undisturbed?.text));
+  await pod.end();
+}, 900_000);
+
+/** A stream that is read as it comes. */
+function follow(client: Client) {
+  let seen = "";
+  let ended = false;
+  const read = async () => {
+    const body = { ...LONG, stream: true, stream_options: { include_usage: true } };
+    const response = await client.post("/v1/completions", body);
+    const decoder = new TextDecoder();
+    for await (const part of response.body ?? []) seen += decoder.decode(part, { stream: true });
+    ended = true;
+    return seen;
   };
-  const all = (states: object[]) =>
-    eventually(
-      "the instances are ready",
-      async () => {
-        expect(await instances(), said()).toMatchObject(states);
-        return true;
-      },
-      START_MS,
-    );
-  await all([
-    { id: "0", state: "Ready", restarts: 0, device: "CPU" },
-    { id: "1", state: "Ready", restarts: 0, device: "CPU" },
-  ]);
-  process.kill(await pidOf(child.pid ?? 0, "1"), "SIGKILL");
-  await all([
-    { id: "0", state: "Ready", restarts: 0 },
-    { id: "1", state: "Ready", restarts: 1 },
-  ]);
-  child.kill("SIGTERM");
-  expect(await once(child, "exit")).toEqual([0, null]);
-}, 400_000);
-
-/** The child that runs this instance. */
-async function pidOf(parent: number, id: string): Promise<number> {
-  const children = (await readFile(`/proc/${parent}/task/${parent}/children`, "utf8")).trim().split(" ").map(Number);
-  for (const pid of children) if ((await readFile(`/proc/${pid}/environ`, "utf8")).includes(`"id":"${id}"`)) return pid;
-  throw new Error(`no child of ${parent} is instance ${id}`);
+  const text = read();
+  text.catch(() => {});
+  return { text, ended: () => ended, frames: () => seen.split("\n\n").length - 1 };
 }
