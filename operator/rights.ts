@@ -13,14 +13,15 @@ const READ = ["get", "list", "watch"];
 
 /**
  * What the operator may do with pools and what they are made of, and no more: the chart's role is made of this. What is here without a call
- * of ours: `get` of pods and pools is handed on to each router, and nobody may give what he has not; `finalizers` lets it name a pool as an owner
- * that its objects hold up, where the cluster asks for that (OwnerReferencesPermissionEnforcement).
+ * of ours: `get` of pools and all of `endpointslices` are handed on to each router, and nobody may give what he has not; `finalizers` lets it name a
+ * pool as an owner that its objects hold up, where the cluster asks for that (OwnerReferencesPermissionEnforcement).
  */
 export const RIGHTS: readonly Rule[] = [
   rule(LLMPOOLS, READ),
   { apiGroups: [GROUP], resources: ["llmpools/status"], verbs: ["patch"] },
   { apiGroups: [GROUP], resources: ["llmpools/finalizers"], verbs: ["update"] },
-  rule(RESOURCES.pods, [...READ, "delete"]),
+  rule(RESOURCES.endpointSlices, READ),
+  rule(RESOURCES.pods, ["list", "watch", "delete"]),
   // Single ones, by their name: never listed.
   rule(RESOURCES.secrets, ["get", "create"]),
   rule(RESOURCES.events, ["create", "patch"]),

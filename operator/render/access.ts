@@ -8,7 +8,7 @@ import type { RenderSettings } from "./settings.ts";
 
 const READ = ["get", "list", "watch"];
 
-/** Who the router is, what it may read: its own pool, and the pods of its namespace. Instances are nobody. */
+/** Who the router is, what it may read: its own pool, and addresses of its namespace, but no pod's spec. Instances are nobody. */
 export function routerAccess(pool: string): [ObjectOf<V1ServiceAccount>, ObjectOf<V1Role>, ObjectOf<V1RoleBinding>] {
   const name = namesOf(pool).router;
   const metadata = { name, labels: objectLabels(pool, "router") };
@@ -20,7 +20,7 @@ export function routerAccess(pool: string): [ObjectOf<V1ServiceAccount>, ObjectO
       metadata,
       rules: [
         { apiGroups: [GROUP], resources: ["llmpools"], resourceNames: [pool], verbs: READ },
-        { apiGroups: [""], resources: ["pods"], verbs: READ },
+        { apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: READ },
       ],
     },
     {

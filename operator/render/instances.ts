@@ -70,7 +70,7 @@ export function cacheClaim({ pool, cache }: RenderedVariant): ObjectOf<V1Persist
   };
 }
 
-/** Gives the pods names. The router finds them by their labels. */
+/** Gives the pods names, and the router their addresses: those of pods that still load, too, which it asks itself how they are. */
 export function instancesService(pool: string): ObjectOf<V1Service> {
   return {
     apiVersion: "v1",
@@ -78,6 +78,7 @@ export function instancesService(pool: string): ObjectOf<V1Service> {
     metadata: { name: namesOf(pool).instances, labels: objectLabels(pool, "instance") },
     spec: {
       clusterIP: "None",
+      publishNotReadyAddresses: true,
       selector: podLabels(pool, "instance"),
       ports: [{ name: "http", port: 8000, targetPort: 8000, protocol: "TCP" }],
     },

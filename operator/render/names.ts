@@ -1,5 +1,5 @@
 import type { LLMPool } from "../../src/api/llmpool.ts";
-import { API_VERSION, DEFAULT_VARIANT, KIND, LABELS } from "../../src/api/names.ts";
+import { API_VERSION, DEFAULT_VARIANT, instancesServiceOf, KIND, LABELS } from "../../src/api/names.ts";
 import type { ObjectMeta, OwnerReference } from "../../src/kube/object.ts";
 
 export type Component = "instance" | "router" | "loader";
@@ -14,7 +14,7 @@ export const namesOf = (pool: string) => ({
   /** PodDisruptionBudget, PodMonitor and the store's claim of the router. */
   routerParts: `${pool}-router`,
   /** Headless Service, PodDisruptionBudget and PodMonitor of all instances. */
-  instances: `${pool}-instances`,
+  instances: instancesServiceOf(pool),
   /** Secret with the random token that instances ask for. */
   token: `${pool}-token`,
   /** StatefulSet and NetworkPolicy of a variant, and the ConfigMap of a Packed one. */

@@ -3,6 +3,7 @@ import type {
   V1NetworkPolicy,
   V1PersistentVolumeClaim,
   V1Role,
+  V1Service,
   V1StatefulSet,
 } from "@kubernetes/client-node";
 import fc from "fast-check";
@@ -106,6 +107,15 @@ describe("a pool", () => {
       updateStrategy: { type: "OnDelete" },
     });
     expect(podOf(set)?.metadata?.labels).toMatchObject(set.spec?.selector.matchLabels ?? { none: "" });
+  });
+
+  test("has a Service that tells the address of every pod, also of one that is not ready", () => {
+    const service = get<ObjectOf<V1Service>>(objects, "Service", "apex-instances");
+    expect(service.spec).toMatchObject({ clusterIP: "None", publishNotReadyAddresses: true });
+    for (const name of ["apex", "apex-code"])
+      expect(podOf(get<Set>(objects, "StatefulSet", name))?.metadata?.labels).toMatchObject(
+        service.spec?.selector ?? { none: "" },
+      );
   });
 
   test("has the status' selector on the default variant's pods", () => {
@@ -419,11 +429,11 @@ describe("the router", () => {
     expect(podOf(deployment(change))).toEqual(podOf(deployment({})));
   });
 
-  test("may read its own pool and pods, and change nothing", () => {
+  test("may read its own pool and addresses, and change nothing", () => {
     const { rules = [] } = get<ObjectOf<V1Role>>(render({}), "Role", "apex");
     expect(rules.map((r) => [r.resources?.[0], r.resourceNames])).toEqual([
       ["llmpools", ["apex"]],
-      ["pods", undefined],
+      ["endpointslices", undefined],
     ]);
     expect(new Set(rules.flatMap((r) => r.verbs))).toEqual(new Set(["get", "list", "watch"]));
   });

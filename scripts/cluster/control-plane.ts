@@ -93,8 +93,9 @@ export async function startControlPlane({ home, certificates, programs, withNode
     ...(withNode ? [`--advertise-address=${address}`] : ["--endpoint-reconciler-type=none"]),
     `--service-cluster-ip-range=${net.services}`,
     "--authorization-mode=Node,RBAC",
-    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do.
-    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration",
+    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do. By the third, whoever names
+    // an owner that waits for its objects needs a right to the owner's finalizers, as on OpenShift.
+    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration,OwnerReferencesPermissionEnforcement",
     "--allow-privileged",
     `--tls-cert-file=${tls("apiserver.crt")}`,
     `--tls-private-key-file=${tls("apiserver.key")}`,

@@ -20,6 +20,9 @@ export const LABELS = {
   managedBy: "app.kubernetes.io/managed-by",
 } as const;
 
+/** The headless Service of a pool's instances, in whose EndpointSlices its routers find them. */
+export const instancesServiceOf = (pool: string): string => `${pool}-instances`;
+
 export const ANNOTATIONS = {
   /** Hash of what an instance is started with. */
   revision: "llmpool.dev/revision",

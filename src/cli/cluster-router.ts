@@ -23,7 +23,7 @@ export interface ClusterRouterFlags extends ServeFlags {
 const LEAVE_MS = 5_000;
 
 /**
- * The router of a pool on a cluster. It follows the pool's spec and the pods of its instances, asks each instance itself whether it is ready, and
+ * The router of a pool on a cluster. It follows the pool's spec and the EndpointSlices of its instances, asks each instance itself whether it is ready, and
  * goes on with what it knew last while the API server is away.
  */
 export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Promise<void> {

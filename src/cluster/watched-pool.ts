@@ -1,5 +1,5 @@
 import type { LLMPool } from "../api/llmpool.ts";
-import { LABELS } from "../api/names.ts";
+import { instancesServiceOf } from "../api/names.ts";
 import { validatePool } from "../api/validate.ts";
 import { planPool } from "../core/plan/plan.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
@@ -11,7 +11,7 @@ import type { KubeObject } from "../kube/object.ts";
 import { RESOURCES, selectorOf } from "../kube/resource.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/logger.ts";
-import { addressesOf, type InstanceAddress, type InstancePod } from "./addresses.ts";
+import { addressesOf, type InstanceAddress, type InstanceSlice } from "./addresses.ts";
 import { LLMPOOLS } from "./llmpools.ts";
 
 export interface WatchedPoolOptions {
@@ -27,17 +27,22 @@ export interface WatchedPoolOptions {
   onAddresses: (addresses: InstanceAddress[]) => void;
 }
 
+/** Which Service a slice belongs to. */
+const SERVICE_LABEL = "kubernetes.io/service-name";
+
 /**
- * One pool and its instances' pods, followed on the API server. While that is away everything stays as it was seen last. A pool that is deleted or
- * no longer valid keeps its last plan: whoever serves it goes on until it is stopped.
+ * One pool and the EndpointSlices of its instances, followed on the API server. While that is away everything stays as it was seen last. A pool that
+ * is deleted or no longer valid keeps its last plan, and one whose Service is deleted its last addresses: whoever serves it goes on until it is
+ * stopped.
  */
 export class WatchedPool implements AsyncDisposable {
   readonly #options: WatchedPoolOptions;
   readonly #connection: Connection;
   readonly #pools: Informer<KubeObject>;
-  readonly #pods: Informer<InstancePod>;
+  readonly #slices: Informer<InstanceSlice>;
   #generation: string | undefined;
   #plan: PoolPlan | undefined;
+  #telling = false;
 
   constructor(options: WatchedPoolOptions) {
     this.#options = options;
@@ -50,15 +55,14 @@ export class WatchedPool implements AsyncDisposable {
       resource: LLMPOOLS,
       fieldSelector: `metadata.name=${name}`,
     });
-    this.#pods = new Informer<InstancePod>({
+    this.#slices = new Informer<InstanceSlice>({
       ...shared,
-      resource: RESOURCES.pods,
-      labelSelector: selectorOf({ [LABELS.pool]: name, [LABELS.component]: "instance" }),
-      keep: keepAddress,
+      resource: RESOURCES.endpointSlices,
+      labelSelector: selectorOf({ [SERVICE_LABEL]: instancesServiceOf(name) }),
     });
   }
 
-  /** Resolves with the plan once the pool and its pods are known. Waits for as long as the API server is away; rejects with the signal's reason. */
+  /** Resolves with the plan once the pool and its slices are known. Waits for as long as the API server is away; rejects with the signal's reason. */
   async start(signal: AbortSignal): Promise<PoolPlan> {
     const first = Promise.withResolvers<PoolPlan>();
     // It may end while something else is waited for.
@@ -66,17 +70,17 @@ export class WatchedPool implements AsyncDisposable {
     const onAbort = () => first.reject(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
     try {
-      this.#pods.start();
-      await this.#pods.whenSynced(signal);
+      this.#slices.start();
+      this.#pools.start();
+      await this.#slices.whenSynced(signal);
       this.#pools.onChange(
         () => ["pool"],
         () => this.#look(first.resolve),
       );
-      this.#pods.onChange(
-        () => ["pods"],
-        () => this.#tell(),
+      this.#slices.onChange(
+        () => ["slices"],
+        () => this.#tellSoon(),
       );
-      this.#pools.start();
       return await first.promise;
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -84,7 +88,7 @@ export class WatchedPool implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#pools.close(), this.#pods.close()]);
+    await Promise.all([this.#pools.close(), this.#slices.close()]);
     await this.#connection.close();
   }
 
@@ -117,26 +121,21 @@ export class WatchedPool implements AsyncDisposable {
     this.#tell();
   }
 
-  #tell(): void {
-    if (this.#plan) this.#options.onAddresses(addressesOf(this.#plan, this.#pods.list()));
+  /** Of a new list every slice that went and that came is a change of its own: only all of them together are true. */
+  #tellSoon(): void {
+    if (this.#telling) return;
+    this.#telling = true;
+    queueMicrotask(() => {
+      this.#telling = false;
+      this.#tell();
+    });
   }
-}
 
-/** Pods are large, and there are many: only what tells an address is kept. */
-function keepAddress({ apiVersion, kind, metadata, status }: InstancePod): InstancePod {
-  const { name, namespace, uid, resourceVersion, labels, deletionTimestamp } = metadata;
-  const { podIP, phase } = status ?? {};
-  return {
-    apiVersion,
-    kind,
-    metadata: {
-      name,
-      ...(namespace !== undefined && { namespace }),
-      ...(uid !== undefined && { uid }),
-      ...(resourceVersion !== undefined && { resourceVersion }),
-      ...(labels && { labels }),
-      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
-    },
-    status: { ...(podIP !== undefined && { podIP }), ...(phase !== undefined && { phase }) },
-  };
+  #tell(): void {
+    const slices = this.#slices.list();
+    // A Service has one slice at least, be it an empty one: without any it has just been made, or deleted, and the pods have not changed.
+    if (slices.length === 0)
+      this.#options.log.warn("the instances' Service has no EndpointSlice: what was known stays");
+    else if (this.#plan) this.#options.onAddresses(addressesOf(this.#plan, slices));
+  }
 }

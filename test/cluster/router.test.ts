@@ -3,10 +3,12 @@ import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
 import type { InstanceObject } from "../../src/api/http.ts";
 import { runClusterRouter } from "../../src/cli/cluster-router.ts";
+import { addressesOf, type InstanceSlice } from "../../src/cluster/addresses.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import { PodInstances } from "../support/pod-instances.ts";
+import { poolPlan } from "../support/pool.ts";
 import { operate, pools, stub, until } from "../support/pools.ts";
 import { hasRedis, RedisServer } from "../support/redis.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
@@ -78,8 +80,7 @@ async function router(namespace: string, kubeconfig: string, tokenFile: string, 
 const READY = ["0 Ready apex-0 stub", "1 Ready apex-1 stub"];
 const roles = [{ name: "planner", instance: 0 }, { name: "free" }];
 
-const run = (name: string, body: () => Promise<void>) =>
-  hasRedis && process.platform === "linux" && cluster.ownTest(name, body);
+const run = (name: string, body: () => Promise<void>) => hasRedis && cluster.nodeTest(name, body);
 
 run("routers of one pool agree, learn pods and roles without a restart, and serve on alone", async () => {
   const namespace = await cluster.namespace();
@@ -92,7 +93,7 @@ run("routers of one pool agree, learn pods and roles without a restart, and serv
 
   const secret = await cluster.get<KubeObject & { data: { token: string } }>("secret", "apex-token", namespace);
   const token = Buffer.from(secret.data.token, "base64").toString();
-  const instances = await PodInstances.with(cluster, namespace, token);
+  const instances = await PodInstances.with(cluster, namespace, token, 3);
   const first = await instances.serve("apex-0", "0");
   await instances.serve("apex-1", "1");
 
@@ -152,29 +153,67 @@ run("routers of one pool agree, learn pods and roles without a restart, and serv
   expect(await b.ask("planner")).toBe("200 0");
 });
 
-cluster.ownTest("pods tell a router what the EndpointSlices are made of", async () => {
+cluster.ownTest("EndpointSlices tell what a router has to know of the pods", async () => {
   const namespace = await cluster.namespace();
   await cluster.addFakeNodes({ count: 1 });
   await operate(cluster, namespace);
-  await cluster.apply([stub()], namespace);
+  const spec = { instances: 3, variants: [{ name: "code", instances: 1 }] };
+  await cluster.apply([stub(spec)], namespace);
   await untilCondition(namespace, "Ready", "True");
-  interface Slice {
-    endpoints?: { addresses: string[]; targetRef?: { name: string } }[];
-  }
-  await until("every address of a slice is a pod's, and the other way round", async () => {
-    const list = async <T>(kind: string, selector: string) =>
-      (
-        JSON.parse(
-          await cluster.kubectl(["get", kind, "--namespace", namespace, "--selector", selector, "--output", "json"]),
-        ) as { items: T[] }
-      ).items;
-    const slices = await list<Slice>("endpointslices", "kubernetes.io/service-name=apex-instances");
-    const pods = await list<KubeObject & { status: { podIP: string } }>("pods", "app.kubernetes.io/component=instance");
-    expect(
-      slices
-        .flatMap(({ endpoints }) => endpoints ?? [])
-        .map((e) => `${e.targetRef?.name} ${e.addresses}`)
-        .sort(),
-    ).toEqual(pods.map(({ metadata, status }) => `${metadata.name} ${status.podIP}`).sort());
+  const list = async <T>(kind: string, selector: string) => {
+    const args = ["get", kind, "--namespace", namespace, "--selector", selector, "--output", "json"];
+    return (JSON.parse(await cluster.kubectl(args)) as { items: T[] }).items;
+  };
+  const told = async (plan = poolPlan(spec)) => {
+    const slices = await list<InstanceSlice>("endpointslices", "kubernetes.io/service-name=apex-instances");
+    return addressesOf(plan, slices).map(
+      ({ id, pod, url, draining }) => `${id} ${pod} ${url}${draining ? " draining" : ""}`,
+    );
+  };
+  const pods = await list<KubeObject & { status: { podIP: string } }>("pods", "app.kubernetes.io/component=instance");
+  const ipOf = (name: string) => pods.find(({ metadata }) => metadata.name === name)?.status.podIP;
+  const all = [
+    `0 apex-0 http://${ipOf("apex-0")}:8000`,
+    `1 apex-1 http://${ipOf("apex-1")}:8000`,
+    `2 apex-2 http://${ipOf("apex-2")}:8000`,
+    `code-0 apex-code-0 http://${ipOf("apex-code-0")}:8000`,
+  ];
+  await until("they tell of every pod", async () => expect(await told()).toEqual(all));
+
+  // One that still loads is among them: its state the router asks itself. One that has ended is not, and one that ends is said to.
+  const change = (name: string, type: string, patch: object, ...more: string[]) =>
+    cluster.kubectl([
+      ...["patch", "pod", name, "--namespace", namespace, `--type=${type}`],
+      ...more,
+      "--patch",
+      JSON.stringify(patch),
+    ]);
+  const unready = { status: { conditions: [{ type: "Ready", status: "False" }] } };
+  await change("apex-0", "strategic", unready, "--subresource=status");
+  const held = (finalizers: string[]) => change("apex-1", "merge", { metadata: { finalizers } });
+  await held(["llmpool.dev/test"]);
+  onTestFinished(() => held([]).then(() => {}));
+  await cluster.kubectl(["delete", "pod", "apex-1", "--namespace", namespace, "--wait=false"]);
+  await until("apex-1 is said to end", async () => {
+    expect((await told())[1]).toBe(`${all[1]} draining`);
+    const [slice] = await list<{ endpoints: { conditions: object; targetRef: { name: string } }[] }>(
+      "endpointslices",
+      "kubernetes.io/service-name=apex-instances",
+    );
+    expect(slice?.endpoints.find(({ targetRef }) => targetRef.name === "apex-0")?.conditions).toMatchObject({
+      serving: false,
+    });
+  });
+  expect((await told())[0]).toBe(all[0]);
+  await held([]);
+  await until("another apex-1 has come, and nothing of the first is left", async () => {
+    const now = await told();
+    expect(now.map((line) => line.split(" ").slice(0, 2).join(" "))).toEqual([
+      "0 apex-0",
+      "1 apex-1",
+      "2 apex-2",
+      "code-0 apex-code-0",
+    ]);
+    expect(now.join()).not.toContain("draining");
   });
 });

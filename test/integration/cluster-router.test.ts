@@ -8,7 +8,8 @@ import { InstanceServer } from "../../runtime-image/server/server.ts";
 import { createBackend } from "../../runtime-image/stub/backend.ts";
 import type { InstanceObject } from "../../src/api/http.ts";
 import { runClusterRouter } from "../../src/cli/cluster-router.ts";
-import type { InstancePod } from "../../src/cluster/addresses.ts";
+import type { InstanceSlice } from "../../src/cluster/addresses.ts";
+import type { KubeObject } from "../../src/kube/object.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { eventually } from "../support/eventually.ts";
@@ -19,6 +20,7 @@ import { tempDir } from "../support/temp-dir.ts";
 // Instances of pods are on port 8000 of addresses of their own: each gets one of the loopback network, which on Linux is 127.0.0.0/8.
 const linux = process.platform === "linux";
 const POOLS = "llmpool.dev/v1alpha1/llmpools";
+const SLICES = "discovery.k8s.io/v1/endpointslices";
 
 /** A ready stub instance, as in a pod. Closed when the test ends. */
 async function instance(dir: string, ip: string, id: string): Promise<InstanceServer> {
@@ -38,19 +40,17 @@ async function instance(dir: string, ip: string, id: string): Promise<InstanceSe
   return server;
 }
 
-const pod = (name: string, ip: string): InstancePod => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: {
-    namespace: "default",
-    name,
-    labels: {
-      "llmpool.dev/pool": "apex",
-      "llmpool.dev/variant": "default",
-      "app.kubernetes.io/component": "instance",
-    },
-  },
-  status: { podIP: ip, phase: "Running" },
+/** An EndpointSlice as Kubernetes makes it of a Service: pods with their addresses, and whether each is on its way out. */
+const slice = (name: string, ...pods: [pod: string, ip: string, terminating?: boolean][]): InstanceSlice => ({
+  apiVersion: "discovery.k8s.io/v1",
+  kind: "EndpointSlice",
+  metadata: { namespace: "default", name, labels: { "kubernetes.io/service-name": "apex-instances" } },
+  addressType: "IPv4",
+  endpoints: pods.map(([pod, ip, terminating = false]) => ({
+    addresses: [ip],
+    conditions: { ready: true, serving: !terminating, terminating },
+    targetRef: { kind: "Pod", name: pod, uid: `${pod} at ${ip}` },
+  })),
 });
 
 const spec = (instances: number, roles: object[]) => ({
@@ -62,7 +62,7 @@ const spec = (instances: number, roles: object[]) => ({
 });
 
 test.skipIf(!linux)(
-  "a router on a cluster follows its pool and pods, and serves on while the API server is away",
+  "a router on a cluster follows its pool and EndpointSlices, and serves on while the API server is away",
   async () => {
     const dir = await tempDir();
     await writeFile(join(dir, "token"), "in-process");
@@ -82,10 +82,10 @@ test.skipIf(!linux)(
     await writeFile(join(dir, "kubeconfig"), dump(kubeconfig));
     const net = `127.${randomInt(10, 250)}.${randomInt(1, 250)}`;
     await instance(dir, `${net}.1`, "0");
-    await instance(dir, `${net}.2`, "1");
-    const pool = manifest(spec(1, [{ name: "planner" }])) as never as InstancePod;
+    const second = await instance(dir, `${net}.2`, "1");
+    const pool = manifest(spec(1, [{ name: "planner" }])) as never as KubeObject;
     kube.store.create(POOLS, { ...pool, metadata: { ...pool.metadata, namespace: "default", generation: 1 } });
-    kube.store.create("v1/pods", pod("apex-0", `${net}.1`));
+    kube.store.create(SLICES, slice("a", ["apex-0", `${net}.1`]));
 
     const end = new AbortController();
     let said = "";
@@ -136,8 +136,8 @@ test.skipIf(!linux)(
     await eventually("the instance is ready", async () => (await rows()).includes("0 Ready apex-0"));
     expect(await ask("planner")).toBe("200 0");
 
-    // A pod more, and an edit with a new role: no restart.
-    kube.store.create("v1/pods", pod("apex-1", `${net}.2`));
+    // A pod more, in a slice of its own, and an edit with a new role: no restart.
+    kube.store.create(SLICES, slice("b", ["apex-1", `${net}.2`]));
     const edited = spec(2, [
       { name: "planner", instance: 0 },
       { name: "coder", instance: 1 },
@@ -146,9 +146,29 @@ test.skipIf(!linux)(
     await eventually("the second instance is ready", async () => (await rows()).includes("1 Ready apex-1"));
     expect(await ask("coder")).toBe("200 1");
 
+    // A pod that moves from one slice to another is in both for a while.
+    kube.store.merge(SLICES, "default/a", slice("a", ["apex-0", `${net}.1`], ["apex-1", `${net}.2`]));
+    kube.store.delete(SLICES, "default/b");
+    expect(await ask("coder")).toBe("200 1");
+
+    // Without its Service, which somebody has deleted, the pods are what they were; with it comes the news.
+    kube.store.delete(SLICES, "default/a");
+    await eventually("the router has heard", () => said.includes("no EndpointSlice"));
+    expect([await ask("planner"), await ask("coder")]).toEqual(["200 0", "200 1"]);
+
     // A pod that is told to go takes no new work, though its instance still answers.
-    kube.store.merge("v1/pods", "default/apex-1", { metadata: { deletionTimestamp: "2026-01-01T00:00:00Z" } });
+    kube.store.create(SLICES, slice("c", ["apex-0", `${net}.1`], ["apex-1", `${net}.2`, true]));
     await eventually("it drains", async () => (await rows()).includes("1 Draining apex-1"));
+
+    // A slice that stays behind names a pod that is gone, and another pod has come in its place.
+    kube.store.merge(SLICES, "default/c", slice("c", ["apex-0", `${net}.1`], ["apex-1", `${net}.2`]));
+    await eventually("the slice is believed", async () => (await rows()).includes("1 Ready apex-1"));
+    await second.close();
+    await eventually("it does not answer", async () => (await rows()).includes("1 Failed apex-1"));
+    await instance(dir, `${net}.3`, "1");
+    kube.store.create(SLICES, slice("d", ["apex-1", `${net}.3`]));
+    await eventually("its successor is ready", async () => (await rows()).includes("1 Ready apex-1"));
+    expect([await ask("planner"), await ask("coder")]).toEqual(["200 0", "200 1"]);
 
     // Keys come with an edit of the pool, and go with an edit of the mounted Secret, which needs no API server.
     const locked = { ...edited, router: { auth: { mode: "ApiKey", secretName: "keys" } } };

@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, onTestFailed, onTestFinished, test } from "vitest";
 import { type CommandOptions, command } from "../../scripts/cluster/command.ts";
 import { clusterForRun, type ForTests, type TestFacts } from "../../scripts/cluster/for-tests.ts";
-import { clusterHome, type Home } from "../../scripts/cluster/home.ts";
+import { clusterHome, type Home, networkOf } from "../../scripts/cluster/home.ts";
 import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
 import { lock } from "../../scripts/cluster/lock.ts";
 import { inNode } from "../../scripts/cluster/node.ts";
@@ -37,6 +37,8 @@ export class TestCluster {
   readonly #home: Home;
   readonly #facts: TestFacts | undefined;
   readonly #lacking: string;
+  /** Namespaces of the test that runs. */
+  readonly #ofTest: string[] = [];
   readonly #leaving: string[] = [];
 
   constructor({ home, facts, lacking }: ForTests) {
@@ -145,6 +147,7 @@ export class TestCluster {
   /** A new namespace, deleted with all in it when the test ends. When the test fails, what is in it is printed first. */
   async namespace(): Promise<string> {
     const name = await this.longNamespace(onTestFinished);
+    this.#ofTest.push(name);
     onTestFailed(() => this.show(name));
     return name;
   }
@@ -166,6 +169,7 @@ export class TestCluster {
   }
 
   async #removeNamespace(name: string): Promise<void> {
+    if (this.#leaving.includes(name)) return;
     this.#leaving.push(name);
     await this.kubectl(["delete", "namespace", name, "--wait=false"]);
     // Without waiting for pods that drain: nobody looks at them any more.
@@ -205,8 +209,9 @@ export class TestCluster {
     return names;
   }
 
-  /** Pods first, while someone plays their end. */
+  /** Pods first, while someone plays their end; and before them their namespaces, or they would be made anew on the real node. */
   async #removeFakeNodes(names: string[]): Promise<void> {
+    for (const namespace of this.#ofTest.splice(0)) await this.#removeNamespace(namespace);
     await this.kubectl(["cordon", ...names]);
     for (const name of names) {
       const on = ["--all-namespaces", "--field-selector", `spec.nodeName=${name}`];
@@ -232,6 +237,19 @@ export class TestCluster {
     onTestFinished(uncordon);
     await this.kubectl(["cordon", node.name]);
     return uncordon;
+  }
+
+  /** Gives this machine further addresses, until the test ends: for what a test itself serves as a pod. */
+  async addAddresses(count: number): Promise<string[]> {
+    if (!this.node) throw new Unavailable(this.#lacking);
+    const { link } = networkOf(this.#home);
+    const addresses = Array.from({ length: count }, (_, i) => `10.196.${this.#home.slot}.${i + 1}`);
+    const change = (verb: string, ip: string) => command("ip", ["address", verb, `${ip}/32`, "dev", link]);
+    onTestFinished(async () => {
+      for (const ip of addresses) await change("del", ip);
+    });
+    for (const ip of addresses) await change("replace", ip);
+    return addresses;
   }
 
   /** Gives the real node cards, as a device plugin would, and returns what takes them away. */

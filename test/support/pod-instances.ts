@@ -1,4 +1,3 @@
-import { randomInt } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -13,27 +12,25 @@ import { tempDir } from "./temp-dir.ts";
 /** What the warm-up of such an instance is said to have shown. */
 export const WARMUP = { seconds: 1.234, tokensPerSecond: 61.7 };
 
-/**
- * Real stub instances of this process behind pods of fake nodes: each pod's address becomes one of the loopback network (127.0.0.0/8, which Linux
- * has), where an instance serves on port 8000.
- */
+/** Real stub instances of this process behind pods of fake nodes: each pod's address becomes one of this machine, where an instance serves on port 8000. */
 export class PodInstances {
   readonly #cluster: TestCluster;
   readonly #namespace: string;
   readonly #dir: string;
-  readonly #net = `127.${randomInt(10, 250)}.${randomInt(1, 250)}`;
-  #count = 0;
+  readonly #free: string[];
 
-  private constructor(cluster: TestCluster, namespace: string, dir: string) {
+  private constructor(cluster: TestCluster, namespace: string, dir: string, addresses: string[]) {
     this.#cluster = cluster;
     this.#namespace = namespace;
     this.#dir = dir;
+    this.#free = addresses;
   }
 
-  static async with(cluster: TestCluster, namespace: string, token: string): Promise<PodInstances> {
+  /** For at most `count` of them. Needs a real node, with whose network these addresses come and go. */
+  static async with(cluster: TestCluster, namespace: string, token: string, count: number): Promise<PodInstances> {
     const dir = await tempDir();
     await writeFile(join(dir, "token"), token);
-    return new PodInstances(cluster, namespace, dir);
+    return new PodInstances(cluster, namespace, dir, await cluster.addAddresses(count));
   }
 
   /** File with the pool's token. */
@@ -43,7 +40,8 @@ export class PodInstances {
 
   /** Serves as this pod's instance, until the test ends. Resolves with its URL. */
   async serve(pod: string, id: string): Promise<string> {
-    const ip = `${this.#net}.${++this.#count}`;
+    const ip = this.#free.shift();
+    if (ip === undefined) throw new Error("there are no more addresses");
     const server = new InstanceServer({
       id,
       sessions: 2,

@@ -31,7 +31,7 @@ export function registerRouter(program: Command, io: CliIo): void {
     .description("run the router alone, in front of instances that something else runs")
     .option("-f, --file <file>", "the LLMPool; with --endpoints")
     .option("--endpoints <file>", 'JSON list of instances, [{"id": "0", "url": "http://…"}]; followed while it changes')
-    .option("--pool <name>", "in place of both: an LLMPool of the cluster, which is followed with its pods")
+    .option("--pool <name>", "in place of both: an LLMPool of the cluster, which is followed with its instances")
     .option("-n, --namespace <name>", "where that pool is; default the pod's own, or the context's")
     .option("--kubeconfig <file>", "which cluster; default KUBECONFIG, the pod's own, ~/.kube/config")
     .option("--context <name>", "context of the kubeconfig")
