@@ -74,23 +74,18 @@ export class Breakers {
     const breaker = this.#breakers.get(uid);
     const isProbe = breaker?.state === "half-open";
     if (breaker && isProbe) breaker.probing = true;
-    let told = false;
-    const tell = (result: (breaker: Breaker) => void) => () => {
-      if (told) return;
-      told = true;
-      // A process that is gone has nothing to learn from; nor does an open breaker from requests sent before it opened.
-      if (!breaker || this.#breakers.get(uid) !== breaker) return;
-      if (isProbe) breaker.probing = false;
-      if (isProbe === (breaker.state === "half-open") && breaker.state !== "open") result(breaker);
-    };
-    return {
-      succeeded: tell((b) => this.#close(b)),
-      failed: tell((b) => this.#fail(b)),
-      abandoned: tell((b) => {
-        if (isProbe) this.#onChange(b.uid, b.state);
-      }),
-    };
+    return new Told(this.#tell, breaker, isProbe);
   }
+
+  readonly #tell = (breaker: Breaker, isProbe: boolean, how: keyof Attempt): void => {
+    // A process that is gone has nothing to learn from; nor does an open breaker from requests sent before it opened.
+    if (this.#breakers.get(breaker.uid) !== breaker) return;
+    if (isProbe) breaker.probing = false;
+    if (isProbe !== (breaker.state === "half-open") || breaker.state === "open") return;
+    if (how === "succeeded") this.#close(breaker);
+    else if (how === "failed") this.#fail(breaker);
+    else if (isProbe) this.#onChange(breaker.uid, breaker.state);
+  };
 
   close(): void {
     for (const breaker of this.#breakers.values()) breaker.cancelTimer();
@@ -126,5 +121,38 @@ export class Breakers {
       if (b !== besides && b.variant === variant && b.state === "closed") return true;
     }
     return false;
+  }
+}
+
+/** Passes on the first thing it hears. */
+class Told implements Attempt {
+  readonly #tell: (breaker: Breaker, isProbe: boolean, how: keyof Attempt) => void;
+  #breaker: Breaker | undefined;
+  readonly #isProbe: boolean;
+
+  constructor(
+    tell: (breaker: Breaker, isProbe: boolean, how: keyof Attempt) => void,
+    breaker: Breaker | undefined,
+    isProbe: boolean,
+  ) {
+    this.#tell = tell;
+    this.#breaker = breaker;
+    this.#isProbe = isProbe;
+  }
+
+  succeeded(): void {
+    this.#once("succeeded");
+  }
+  failed(): void {
+    this.#once("failed");
+  }
+  abandoned(): void {
+    this.#once("abandoned");
+  }
+
+  #once(how: keyof Attempt): void {
+    const breaker = this.#breaker;
+    this.#breaker = undefined;
+    if (breaker) this.#tell(breaker, this.#isProbe, how);
   }
 }

@@ -27,6 +27,8 @@ export type DeadlineCode = "request_timeout" | "episode_deadline_exceeded";
 export interface Ticket {
   /** Rejects with `request_timeout`, `episode_deadline_exceeded`, `queue_full` (gave way to others), or the reason it was cancelled with. */
   readonly slot: Promise<Slot>;
+  /** The slot of one that did not have to wait. */
+  readonly atOnce: Slot | undefined;
   /** How many start before it if nothing changes, plus one; 0 once it waits no more. */
   position(): number;
   /** The limit moved, because the episode was extended. */
@@ -70,7 +72,6 @@ export interface Line {
 export class Entry implements Ticket, Slot, Bagged {
   place = -1;
   state: "waiting" | "running" | "done" = "waiting";
-  slot: Promise<Slot> = PENDING;
   deadline: number;
   deadlineCode: DeadlineCode;
   startedAt = 0;
@@ -83,7 +84,8 @@ export class Entry implements Ticket, Slot, Bagged {
   /** Came into this line. */
   readonly #cameAt: number;
   readonly #line: Line;
-  #settle: { resolve: (slot: Slot) => void; reject: (reason: unknown) => void } | undefined;
+  /** Of who has to wait. */
+  #wait: PromiseWithResolvers<Slot> | undefined;
   #onAbort: (() => void) | undefined;
 
   constructor(
@@ -109,6 +111,12 @@ export class Entry implements Ticket, Slot, Bagged {
   get waitedMs(): number {
     return this.startedAt - this.#cameAt;
   }
+  get slot(): Promise<Slot> {
+    return this.#wait?.promise ?? Promise.resolve(this);
+  }
+  get atOnce(): Slot | undefined {
+    return this.#wait ? undefined : this;
+  }
 
   position(): number {
     return this.#line.position(this);
@@ -133,10 +141,8 @@ export class Entry implements Ticket, Slot, Bagged {
   }
 
   wait(): void {
-    const { promise, resolve, reject } = Promise.withResolvers<Slot>();
-    promise.catch(() => {}); // whoever cancelled need not look at it
-    this.slot = promise;
-    this.#settle = { resolve, reject };
+    this.#wait = Promise.withResolvers<Slot>();
+    this.#wait.promise.catch(() => {}); // whoever cancelled need not look at it
     const signal = this.item.signal?.();
     if (!signal) return;
     // Not assigned as a literal: V8 would make it an old object, which keeps this entry until the next full collection.
@@ -149,13 +155,12 @@ export class Entry implements Ticket, Slot, Bagged {
     this.state = "running";
     this.startedAt = now;
     this.#unlisten();
-    if (this.#settle) this.#settle.resolve(this);
-    else this.slot = Promise.resolve(this);
+    this.#wait?.resolve(this);
   }
 
   reject(reason: unknown): void {
     this.#unlisten();
-    this.#settle?.reject(reason);
+    this.#wait?.reject(reason);
   }
 
   #unlisten(): void {
@@ -163,5 +168,3 @@ export class Entry implements Ticket, Slot, Bagged {
     this.#onAbort = undefined;
   }
 }
-
-const PENDING = new Promise<never>(() => {});

@@ -47,7 +47,7 @@ export class Attempts {
    * may have cost something has used its reservation up: the next one needs another.
    */
   async run(call: Call, job: Job): Promise<void> {
-    const { seats, live, metrics } = this.#deps;
+    const { seats, live, metrics, clock } = this.#deps;
     live.add(call);
     let settled = false;
     const settle = (usage: Usage | null) => {
@@ -60,12 +60,15 @@ export class Attempts {
         const seat = await this.#seat(call, job);
         const limit = limitOf(call).deadline;
         const outcome = await this.#dispatch(call, job, seat);
+        call.relay = undefined;
         const waited = seat.waits;
         this.#waitsNoMore(call, seat);
         metrics.queueSeconds.observe((call.waitedMs - waitedMs) / 1000, { role: call.role });
         tellBreaker(seat, outcome);
         switch (outcome.kind) {
           case "answered":
+            if (!job.request.stream)
+              metrics.ttftSeconds.observe((clock.now() - call.startedAt) / 1000, { role: call.role });
             this.#release(call, seat, outcome.usage);
             await settle(outcome.usage);
             return;
@@ -132,10 +135,10 @@ export class Attempts {
     return true;
   }
 
-  async #seat(call: Call, job: Job): Promise<Seat> {
-    const { seats, store, clock, metrics } = this.#deps;
+  /** At once where nothing has to be waited for, as for most calls. */
+  #seat(call: Call, job: Job): Seat | Promise<Seat> {
     const { identity, binding, instance } = job;
-    const seat = await seats.take({
+    const taken = this.#deps.seats.take({
       instance: instance.id,
       pinned: identity.instance !== undefined,
       flow: job.flow,
@@ -148,18 +151,31 @@ export class Attempts {
       signal: () => call.signal,
       sessionKey: binding?.key,
     });
+    return taken instanceof Promise
+      ? taken.then((seat) => this.#seated(call, job, seat))
+      : this.#seated(call, job, taken);
+  }
+
+  #seated(call: Call, job: Job, seat: Seat): Seat | Promise<Seat> {
     const { served } = call.answer;
-    served.instance = seat.endpoint.id;
+    const { id } = seat.endpoint;
+    served.instance = id;
     call.waitedMs += seat.waitedMs;
     served.queueMs = Math.round(call.waitedMs);
+    if (id !== job.placed || !this.#deps.store.holds(call.id)) return this.#reseat(call, job, seat);
+    this.#sent(call, job, seat);
+    return seat;
+  }
+
+  /** The store has it elsewhere, or no more. */
+  async #reseat(call: Call, job: Job, seat: Seat): Promise<Seat> {
+    const { store, seats } = this.#deps;
+    const { id } = seat.endpoint;
+    const { binding } = job;
     try {
-      if (served.instance !== job.placed) {
-        await store.rebind(
-          call.id,
-          seats.placement(served.instance),
-          binding && { ...binding, instance: served.instance },
-        );
-        job.placed = served.instance;
+      if (id !== job.placed) {
+        await store.rebind(call.id, seats.placement(id), binding && { ...binding, instance: id });
+        job.placed = id;
       }
       if (!store.holds(call.id)) throw lapsedError();
     } catch (error) {
@@ -167,32 +183,30 @@ export class Attempts {
       seat.release();
       throw error;
     }
-    if (binding && (seat.moved || job.leftInstance)) {
-      served.rebound = true;
-      metrics.rebinds.inc(1);
-    }
-    call.stage = "prefill";
-    call.ticket = undefined;
-    call.sentAt = clock.now();
+    this.#sent(call, job, seat);
     return seat;
   }
 
-  async #dispatch(call: Call, job: Job, seat: Seat): Promise<Outcome> {
-    const { clock, metrics, upstreams } = this.#deps;
+  #sent(call: Call, { binding, leftInstance }: Job, { moved }: Seat): void {
+    if (binding && (moved || leftInstance)) {
+      call.answer.served.rebound = true;
+      this.#deps.metrics.rebinds.inc(1);
+    }
+    call.stage = "prefill";
+    call.ticket = undefined;
+    call.sentAt = this.#deps.clock.now();
+  }
+
+  #dispatch(call: Call, job: Job, seat: Seat): Promise<Outcome> {
     const { answer, route } = call;
     const translation = route === "/v1/generate" ? generateTranslation(answer, job.identity.sessionId) : undefined;
     const onPosition = (position: number) => this.#position(call, seat, position);
     const relay = new Relay(answer, () => this.#token(call), onPosition, translation);
     call.relay = relay;
     if (call.cutOff) relay.abort();
-    const headers = headersOf(call, job, clock.now());
-    upstreams.dispatch(seat.endpoint, ROUTES[route], headers, job.request.body, relay);
-    const outcome = await relay.outcome;
-    call.relay = undefined;
-    if (outcome.kind === "answered" && !job.request.stream) {
-      metrics.ttftSeconds.observe((clock.now() - call.startedAt) / 1000, { role: call.role });
-    }
-    return outcome;
+    const headers = headersOf(call, job, this.#deps.clock.now());
+    this.#deps.upstreams.dispatch(seat.endpoint, ROUTES[route], headers, job.request.body, relay);
+    return relay.outcome;
   }
 
   #release(call: Call, seat: Seat, usage: Usage): void {

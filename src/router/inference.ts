@@ -35,7 +35,8 @@ export class Inference {
   }
 
   handle(req: IncomingMessage, res: ServerResponse, route: Route): void {
-    this.#later(this.#run(req, res, route));
+    this.#running++;
+    void this.#run(req, res, route);
   }
 
   /** Resolves when no call runs and every reservation is settled. */
@@ -69,6 +70,7 @@ export class Inference {
     const instance = answer.served.instance ?? "none";
     metrics.requests.inc(1, { role: call.role, instance, code });
     metrics.requestSeconds.observe((clock.now() - call.startedAt) / 1000, { role: call.role });
+    this.#ended();
   }
 
   /** Reads and checks the call, admits it, and sets its limits: nothing before `run` reaches an instance. */
@@ -86,7 +88,11 @@ export class Inference {
     }
     const request = withSystemPrompt(parsed, identity.role);
     if (identity.sessionId !== undefined) call.answer.served.session = identity.sessionId;
-    const session = await this.#session(caller, identity);
+    const session = sessionOf(caller, identity);
+    if (session) {
+      session.bound = (await store.binding(caller.tenant, session.binding.key))?.instance;
+      mustLiveThere(session, identity);
+    }
     const chosen = seats.choose(identity, session?.bound);
     const { worst, minimum, promptTokens } = worstCase(request, chosen);
     const { episodeId } = identity;
@@ -157,25 +163,11 @@ export class Inference {
     }
   }
 
-  /** The session that the request names, and the instance it is bound to, if it is. Refuses when the caller says another. */
-  async #session(caller: Caller, identity: Identity): Promise<Session | undefined> {
-    const { sessionId, episodeId } = identity;
-    if (sessionId === undefined) return undefined;
-    const { tenant } = caller;
-    const role = ownerOf(identity);
-    const key = sessionKey(tenant, role, sessionId);
-    const bound = (await this.#deps.store.binding(tenant, key))?.instance;
-    const asked = identity.instance?.id;
-    if (bound !== undefined && asked !== undefined && asked !== bound) throw elsewhereError(sessionId, bound, asked);
-    return { binding: { tenant, key, id: sessionId, role, ...(episodeId !== undefined && { episodeId }) }, bound };
-  }
-
   /** Another router had bound the session: it goes on there, or, if that instance is no more, moves from there. */
   async #follow(call: Call, identity: Identity, { binding, bound }: Session): Promise<InstancePlan> {
     const { store, seats } = this.#deps;
     try {
-      const asked = identity.instance?.id;
-      if (bound !== undefined && asked !== undefined) throw elsewhereError(binding.id, bound, asked);
+      mustLiveThere({ binding, bound }, identity);
       const instance = seats.choose(identity, bound);
       if (instance.id !== bound)
         await store.rebind(call.id, seats.placement(instance.id), { ...binding, instance: instance.id });
@@ -206,16 +198,28 @@ export class Inference {
     this.#whenIdle = undefined;
   };
 }
+
 /** The session that a request names, and the instance it is known to live on. */
 interface Session {
   binding: Omit<NewBinding, "instance">;
   bound: string | undefined;
 }
 
-function elsewhereError(session: string, bound: string, asked: string): LLMPoolError {
-  return new LLMPoolError(
+function sessionOf({ tenant }: Caller, identity: Identity): Session | undefined {
+  const { sessionId, episodeId } = identity;
+  if (sessionId === undefined) return undefined;
+  const role = ownerOf(identity);
+  const binding: Session["binding"] = { tenant, key: sessionKey(tenant, role, sessionId), id: sessionId, role };
+  if (episodeId !== undefined) binding.episodeId = episodeId;
+  return { binding, bound: undefined };
+}
+
+/** Refuses a caller who names another instance than the session's. */
+function mustLiveThere({ binding, bound }: Session, { instance }: Identity): void {
+  if (bound === undefined || !instance || instance.id === bound) return;
+  throw new LLMPoolError(
     "invalid_request",
-    `session "${session}" lives on instance ${bound}, not on ${asked}; leave the instance out, or use another session`,
+    `session "${binding.id}" lives on instance ${bound}, not on ${instance.id}; leave the instance out, or use another session`,
     { param: "x-llmpool-instance" },
   );
 }

@@ -146,20 +146,29 @@ export class Seats {
   }
 
   /**
-   * Waits for a slot. Rejects with the signal's reason, with what the waiting line says (`queue_full`, a deadline), or with
-   * `instance_unavailable` when the instance stays down and no other may or can take over.
+   * A seat, at once where one is free. Else waits for a slot: rejects with the signal's reason, with what the waiting line says
+   * (`queue_full`, a deadline), or with `instance_unavailable` when the instance stays down and no other may or can take over. What the
+   * line says at once it throws.
    */
-  async take(ask: Ask): Promise<Seat> {
+  take(ask: Ask): Seat | Promise<Seat> {
+    const place = this.#places.get(ask.instance);
+    if (!place || place.downSince !== undefined) return this.#takeLater(ask);
+    const ticket = this.#join(place, ask);
+    if (!ticket.atOnce) return this.#takeLater(ask, ticket);
+    return this.#seat(place, ticket.atOnce, ask) ?? this.#takeLater(ask);
+  }
+
+  /** `joined`: a place in the line of the instance that it asks for. */
+  async #takeLater(ask: Ask, joined?: Ticket): Promise<Seat> {
     let id = ask.instance;
+    let ticket = joined;
     for (;;) {
       const place = this.#places.get(id);
-      const slot = place ? await this.#wait(place, ask) : MOVE;
+      const slot = place ? await this.#wait(place, ask, ticket) : MOVE;
+      ticket = undefined;
       if (place && slot !== MOVE) {
-        const seat = this.#seat(place, slot, id !== ask.instance);
-        if (seat) {
-          this.#visit(ask.flow, id);
-          return seat;
-        }
+        const seat = this.#seat(place, slot, ask);
+        if (seat) return seat;
         continue;
       }
       id = this.#elsewhere(id, place, ask).plan.id;
@@ -244,23 +253,27 @@ export class Seats {
   }
 
   /** A slot, or MOVE when the instance has been down for too long. */
-  async #wait(place: Place, ask: Ask): Promise<Slot | typeof MOVE> {
-    if (place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
-    const { flow, waitedMs, signal, sessionKey } = ask;
-    const { deadline, code: deadlineCode } = ask.limit();
-    const item: QueueItem = { flow, deadline, deadlineCode, prefillTokens: 0, waitedMs, signal };
-    if (sessionKey !== undefined) item.session = sessionKey;
-    const ticket = place.queue.enqueue(item);
-    if (ticket.position() > 0) ask.onWait(ticket);
+  async #wait(place: Place, ask: Ask, joined: Ticket | undefined): Promise<Slot | typeof MOVE> {
+    if (!joined && place.downSince !== undefined && this.#movesIn(place) <= 0) return MOVE;
     try {
-      return await ticket.slot;
+      return await (joined ?? this.#join(place, ask)).slot;
     } catch (reason) {
       if (reason === MOVE) return MOVE;
       throw reason;
     }
   }
 
-  #seat(place: Place, slot: Slot, moved: boolean): Seat | undefined {
+  #join(place: Place, ask: Ask): Ticket {
+    const { flow, waitedMs, signal, sessionKey } = ask;
+    const { deadline, code: deadlineCode } = ask.limit();
+    const item: QueueItem = { flow, deadline, deadlineCode, prefillTokens: 0, waitedMs, signal };
+    if (sessionKey !== undefined) item.session = sessionKey;
+    const ticket = place.queue.enqueue(item);
+    if (ticket.position() > 0) ask.onWait(ticket);
+    return ticket;
+  }
+
+  #seat(place: Place, slot: Slot, { instance, flow }: Ask): Seat | undefined {
     const { endpoint } = place;
     // It went down between the grant and this line, or its breaker lets one probe through and this is the second request.
     if (!endpoint || !this.#isReady(place)) {
@@ -268,7 +281,9 @@ export class Seats {
       slot.release();
       return undefined;
     }
-    return new TakenSeat(place, slot, endpoint, moved, this.#breakers.begin(endpoint.uid));
+    const { id } = place.plan;
+    this.#visit(flow, id);
+    return new TakenSeat(place, slot, endpoint, id !== instance, this.#breakers.begin(endpoint.uid));
   }
 
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
