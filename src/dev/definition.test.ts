@@ -36,11 +36,11 @@ const problemsOf = (run: () => unknown): string[] => {
 test("a pool that only a cluster can run is refused with every cure at once", () => {
   const spec = `{backend: llama-cpp, model: {uri: "pvc://models/m.gguf", secretRef: {name: hf, key: token}},
     router: {auth: {mode: ApiKey, secretName: keys}}, store: {redisSecretRef: {name: r, key: url}},
-    variants: [{name: big, backend: hf-cuda, model: {uri: "hf://o/m"}}]}`;
+    variants: [{name: big, model: {uri: "pvc://big/m.gguf"}}]}`;
   expect(problemsOf(() => read(pool(spec)))).toEqual([
     "spec.model.uri: the claim models is not here: give --volume models=DIR",
     "spec.model.secretRef: there is no Secret hf here: put it into the file, or give --secret hf=DIR",
-    "spec.variants[big].backend: hf-cuda does not run in local mode yet: use llama-cpp or stub",
+    "spec.variants[big].model.uri: the claim big is not here: give --volume big=DIR",
     "spec.router.auth.secretName: there is no Secret keys here: put it into the file, or give --secret keys=DIR",
     "spec.store.redisSecretRef: there is no Secret r here: put it into the file, or give --secret r=DIR",
   ]);

@@ -8,6 +8,7 @@ import { availableCpus } from "../lib/cpus.ts";
 import { defaultCacheDir } from "../models/cache-dir.ts";
 import { startRouter } from "../router/server.ts";
 import { makeSupervisor } from "../supervisor/start.ts";
+import { checkPython } from "./check-python.ts";
 import { type Definition, define } from "./definition.ts";
 import { devLogger } from "./dev-logger.ts";
 import { Edits } from "./edits.ts";
@@ -69,8 +70,10 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
 
   const cacheDir = defaultCacheDir(io.env, process.platform, homedir());
   const models = new LocalModels({ cacheDir, env: io.env, volumes: options.volumes, log, clock });
-  const fetchModels = (wanted: Definition, signal: AbortSignal) =>
-    models.fetch(wanted, { signal, onProgress: (progress) => view.download(progress) });
+  const fetchModels = async (wanted: Definition, signal: AbortSignal) => {
+    await checkPython(wanted.plan, io.env, signal);
+    await models.fetch(wanted, { signal, onProgress: (progress) => view.download(progress) });
+  };
   await fetchModels(definition, io.signal);
 
   const store = await openStore(plan, secrets, join(home, "router"), clock, log);

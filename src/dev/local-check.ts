@@ -19,14 +19,8 @@ export function localProblems(pool: LLMPool, plan: PoolPlan, { volumes, secrets 
       message: `there is no Secret ${name} here: put it into the file, or give --secret ${name}=DIR`,
     });
   };
-  for (const { name, backend, instances } of plan.variants) {
+  for (const { name, instances } of plan.variants) {
     const path = name === "default" ? "spec" : `spec.variants[${name}]`;
-    if (backend === "hf-cuda") {
-      problems.push({
-        path: `${path}.backend`,
-        message: "hf-cuda does not run in local mode yet: use llama-cpp or stub",
-      });
-    }
     const [first] = instances;
     const claim = /^pvc:\/\/([^/]+)/.exec(first?.model?.uri ?? "")?.[1];
     if (claim && !volumes.has(claim)) {

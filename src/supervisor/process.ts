@@ -50,10 +50,10 @@ export function makeLaunch({ clock, env, entry, groups, watchdog }: LaunchDeps):
   return (spec, events) => {
     const limit = spec.memoryLimitBytes;
     const group = limit === undefined || !groups ? undefined : tryCreate(groups, limit);
-    const own = programOf(spec.config.backend, entry);
-    const [program, ...args] = group ? ["/bin/sh", "-c", ENTER_GROUP, group.procsFile, ...own] : own;
+    const { command, env: own } = programOf(spec.config.backend, entry, env);
+    const [program, ...args] = group ? ["/bin/sh", "-c", ENTER_GROUP, group.procsFile, ...command] : command;
     const child = spawn(program, args, {
-      env: childEnv(env, spec.config),
+      env: { ...childEnv(env, spec.config), ...own },
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       detached: true,
     });

@@ -26,20 +26,22 @@ export class DevProcess implements AsyncDisposable {
   }
 
   /** Started with this file, and every instance ready. */
-  static async ready(yaml: string): Promise<DevProcess> {
+  static async ready(yaml: string, env: Record<string, string> = {}): Promise<DevProcess> {
     const dir = await mkdtemp(join(tmpdir(), "llmpool-e2e-"));
     await writeFile(join(dir, "pool.yaml"), yaml);
     const args = [MAIN, "dev", "-f", "pool.yaml", "--port", "0", "--state", "state"];
-    const one = new DevProcess(spawn(process.execPath, args, { cwd: dir, stdio: ["ignore", "pipe", "pipe"] }), dir);
+    const stdio = ["ignore", "pipe", "pipe"] as const;
+    const one = new DevProcess(
+      spawn(process.execPath, args, { cwd: dir, stdio: [...stdio], env: { ...process.env, ...env } }),
+      dir,
+    );
     try {
       await eventually(
         "the pool is ready",
-        async () => {
-          if (one.child.exitCode !== null) throw new Error(one.output);
-          return one.url !== "" && (await fetch(`${one.url}/readyz`)).ok;
-        },
+        async () => one.child.exitCode !== null || (one.url !== "" && (await fetch(`${one.url}/readyz`)).ok),
         300_000,
       );
+      if (one.child.exitCode !== null) throw new Error(`it ended with ${one.child.exitCode}`);
       return one;
     } catch (error) {
       await one.stop();

@@ -40,8 +40,10 @@ class Backend:
         self.model_name = config.modelName or Path(config.modelPath or config.model.uri).name
         self.context_tokens = config.contextTokens
         self.warning: str | None = None
-        if loaded.device.type == "cpu" and Path("/dev/nvidiactl").exists():
-            self.warning = "there is a GPU, but CUDA cannot use it: the CPU computes"
+        if loaded.device.type == "cpu":
+            card = Path("/dev/nvidiactl").exists()
+            why = "there is a GPU, but its driver is too old for this CUDA" if card else "there is no CUDA card here"
+            self.warning = f"{why}: the CPU computes, which is for tests"
         try:
             self._prompts = Prompts(loaded.tokenizer, config.contextTokens)
         except Exception as error:  # templates raise what they like
@@ -183,7 +185,7 @@ def create_backend(config: InstanceConfig, folder: ModelFolder) -> Backend:
     """Loads the model. Blocks. Raises StartError."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    loaded = load_model(folder, config.model.quantization, config.contextTokens)
+    loaded = load_model(folder, config.model.quantization, config.contextTokens, config.id)
     return Backend(config, loaded, folder.fingerprint)
 
 

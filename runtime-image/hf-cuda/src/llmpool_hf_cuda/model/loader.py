@@ -25,16 +25,24 @@ class LoadedModel:
     """Width of the logits; the tokenizer may have fewer."""
 
 
-def pick_device() -> tuple[torch.device, str]:
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0), torch.cuda.get_device_name(0)
-    return torch.device("cpu"), "CPU"
+def pick_device(instance_id: str) -> tuple[torch.device, str]:
+    """Where this process sees several cards, instances take them in turns."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), "CPU"
+    card = card_of(instance_id, torch.cuda.device_count())
+    torch.cuda.set_device(card)
+    return torch.device("cuda", card), torch.cuda.get_device_name(card)
 
 
-def load_model(folder: ModelFolder, quantization: str, context_tokens: int) -> LoadedModel:
+def card_of(instance_id: str, cards: int) -> int:
+    """`instance_id`: `0` or `code-0`."""
+    return int(instance_id.rpartition("-")[2]) % cards
+
+
+def load_model(folder: ModelFolder, quantization: str, context_tokens: int, instance_id: str) -> LoadedModel:
     """Blocks for as long as the weights take. Raises StartError."""
     config = _config(folder, context_tokens)
-    device, name = pick_device()
+    device, name = pick_device(instance_id)
     dtype = _dtype(config, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False, local_files_only=True)
