@@ -88,6 +88,7 @@ cluster.nodeTest("a pool of a real model answers by the name of its Service, eac
       { id: "1", pod: "apex-1", state: "Ready", restarts: 0 },
     ],
   });
+  await pools.address("apex");
   const url = `${pool.status?.url}/v1/chat/completions`;
   for (const [role, instance] of [
     ["planner", "0"],

@@ -5,6 +5,7 @@ import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
+import { customMetrics } from "../support/metrics-api.ts";
 import { operatorAccount, startOperator } from "../support/operator.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
@@ -40,7 +41,7 @@ async function readyCount(namespace: string): Promise<number | undefined> {
   return ready?.status === "True" ? status?.readyInstances : undefined;
 }
 
-const autoscaler = (minReplicas: number, maxReplicas: number) => ({
+const autoscaler = (minReplicas: number, maxReplicas: number, metric = "none") => ({
   apiVersion: "autoscaling/v2",
   kind: "HorizontalPodAutoscaler",
   metadata: { name: "apex" },
@@ -48,7 +49,10 @@ const autoscaler = (minReplicas: number, maxReplicas: number) => ({
     scaleTargetRef: { apiVersion: "llmpool.dev/v1alpha1", kind: "LLMPool", name: "apex" },
     minReplicas,
     maxReplicas,
-    metrics: [{ type: "Pods", pods: { metric: { name: "x" }, target: { type: "AverageValue", averageValue: "1" } } }],
+    metrics: [
+      { type: "Pods", pods: { metric: { name: metric }, target: { type: "AverageValue", averageValue: "2" } } },
+    ],
+    behavior: { scaleDown: { stabilizationWindowSeconds: 0 } },
   },
 });
 
@@ -61,6 +65,29 @@ cluster.ownTest("a HorizontalPodAutoscaler sets the instances and sees the pool'
   await kubectl(namespace, "scale", "llmp/apex", "--replicas=9");
   await eventually("lowered to its maximum", async () => (await readyCount(namespace)) === 6);
   await kubectl(namespace, "wait", "hpa/apex", "--for=jsonpath={.status.currentReplicas}=6", "--timeout=60s");
+});
+
+cluster.nodeTest("a HorizontalPodAutoscaler follows what the pods of the default variant measure", async () => {
+  const namespace = await operated();
+  const roles = [{ name: "coder", variant: "code" }];
+  await cluster.apply([pool({ roles, variants: [{ name: "code", instances: 3 }] })], namespace);
+  await kubectl(namespace, "wait", "llmp/apex", "--for=condition=Ready", "--timeout=60s");
+  let sessions = 8;
+  // What the other variant does is no reason for more of the default one.
+  const total = (pods: readonly string[]) => (pods.some((name) => name.startsWith("apex-code-")) ? 1000 : sessions);
+  const { selectors } = await customMetrics(cluster, namespace, "llmpool_sessions", total);
+  await cluster.apply([autoscaler(1, 8, "llmpool_sessions")], namespace);
+  await eventually("two sessions each", async () => (await readyCount(namespace)) === 4);
+  const { spec, status } = await cluster.get<Pool>("llmp", "apex", namespace);
+  expect(spec.instances).toBe(4);
+  expect(selectors()).toEqual(new Set([status?.selector]));
+  sessions = 4;
+  await eventually("two sessions each again", async () => (await readyCount(namespace)) === 2);
+  const scale = ["get", "--raw", `/apis/llmpool.dev/v1alpha1/namespaces/${namespace}/llmpools/apex/scale`];
+  expect(JSON.parse(await cluster.kubectl(scale))).toMatchObject({
+    spec: { replicas: 2 },
+    status: { replicas: 2, selector: status?.selector },
+  });
 });
 
 cluster.ownTest("kubectl shows how a pool is, waits for it, and learns of every change of its", async () => {

@@ -99,10 +99,12 @@ export class RealPools {
     return JSON.parse(await this.kubectl("exec", "client", "--", ...node)) as Answer;
   }
 
-  /** Address of the pool's Service, for calls from this machine. */
+  /** Address of the pool's Service, for calls from this machine, once it leads to the router: kube-proxy follows a pod that got ready, a moment later. */
   async address(name: string): Promise<string> {
     const { spec } = await this.#cluster.get<{ spec: { clusterIP: string } }>("service", name, this.namespace);
-    return `http://${spec.clusterIP}:8080`;
+    const address = `http://${spec.clusterIP}:8080`;
+    await eventually("the Service leads to the router", async () => (await fetch(`${address}/healthz`)).ok);
+    return address;
   }
 
   /** `kind/name` of every object in the namespace but Events, which only tell what was. */
