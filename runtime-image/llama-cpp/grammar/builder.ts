@@ -8,6 +8,18 @@ export class GrammarBuilder {
   readonly #rules = new Map<string, string>();
   readonly #names = new Map<string, string>();
   #bytes = 0;
+  #repeats = 0;
+  #steps = 0;
+
+  /** What may still be spent on the whole grammar. */
+  get stepsLeft(): number {
+    return LIMITS.steps - this.#steps;
+  }
+
+  spend(steps: number): void {
+    this.#steps += steps;
+    if (this.#steps > LIMITS.steps) throw new SchemaError("", "it takes too long to compile");
+  }
 
   /** Adds a rule with the given body and returns its name. The same body gets the same rule. */
   rule(hint: string, body: string): string {
@@ -27,17 +39,66 @@ export class GrammarBuilder {
   }
 
   define(name: string, body: string): void {
-    this.#bytes += name.length + body.length;
-    if (this.#rules.size > LIMITS.rules || this.#bytes > LIMITS.grammarBytes)
-      throw new SchemaError("", "it makes too large a grammar");
+    this.#count(name.length, body);
     this.#rules.set(name, body);
+  }
+
+  #count(nameLength: number, body: string): void {
+    this.#bytes += nameLength + body.length;
+    for (const [, least, most] of body.replace(LITERALS, "").matchAll(/\{(\d+)(?:,(\d*))?\}/g))
+      this.#repeats += Number(most || least);
+    if (this.#rules.size > LIMITS.rules || this.#bytes > LIMITS.grammarBytes || this.#repeats > LIMITS.repeats)
+      throw new SchemaError("", "it makes too large a grammar");
+  }
+
+  /**
+   * What an expression begins with, as far as that is certain: the text of its literals, with spaces left out; `0` for any number. Two that
+   * differ in it cannot be mistaken for each other.
+   */
+  head(expression: string): string {
+    let head = "";
+    let rest = expression;
+    for (let rules = 0; rules < LIMITS.depth; ) {
+      const [found = "", text, name] = HEAD.exec(rest) ?? [];
+      rest = rest.slice(found.length);
+      if (text !== undefined) head += text;
+      else if (name === "ws") continue;
+      else if (name === undefined) break;
+      else if (name in BEGINS) return head + BEGINS[name];
+      else if (name.startsWith("number-")) return `${head}0`;
+      else {
+        const body = this.#rules.get(name) ?? "";
+        if (hasChoice(body)) break;
+        rest = `${body} ${rest}`;
+        rules++;
+      }
+    }
+    if (/^(-|\d)/.test(head) || (head === "" && /^\s*\[\d/.test(rest))) return "0";
+    return head;
   }
 
   /** The whole grammar. */
   text(root: string): string {
+    this.#count(0, root);
     const used = [...this.#rules].map(([name, body]) => `${name} ::= ${body}`);
     return `root ::= ${root}\n${used.join("\n")}\n${JSON_RULES}`;
   }
+}
+
+/** Quoted texts and classes. */
+const LITERALS = /"(?:[^"\\]|\\.)*"|\[(?:[^\]\\]|\\.)*\]/gs;
+/** A literal or the name of a rule at the beginning, neither repeated. */
+const HEAD = /^\s*(?:"((?:[^"\\]|\\.)*)"|([a-zA-Z][a-zA-Z0-9-]*))(?![*+?{a-zA-Z0-9-])/s;
+/** The rules that every grammar has. */
+const BEGINS: Record<string, string> = { object: "{", array: "[", string: '\\"', number: "0", integer: "0", value: "" };
+
+function hasChoice(body: string): boolean {
+  let outside = body.replace(LITERALS, "");
+  for (let inside = ""; inside !== outside; ) {
+    inside = outside;
+    outside = outside.replace(/\([^()]*\)/g, "");
+  }
+  return outside.includes("|");
 }
 
 /** Any JSON: the rules that every grammar may use. */

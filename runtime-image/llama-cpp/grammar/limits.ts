@@ -8,7 +8,14 @@ export const LIMITS = {
   rules: 5_000,
   /** Values of an enum, alternatives, or optional properties in one place: each is tried with each token of the vocabulary. */
   choices: 256,
-  grammarBytes: 524_288,
+  grammarBytes: 131_072,
+  /** All counted repetitions together: the engine writes each out. */
+  repeats: 15_000,
+  /** Places that the engine may have open at once (ways.ts). */
+  ways: 48,
+  patternLength: 1_000,
+  /** Of the compiler, each a microsecond or less: schemas visited, keys merged, ways of patterns followed. */
+  steps: 16_000,
   /** Repetitions that are counted; the engine takes 2,000, and above that forgets the limit without a word. */
   repeat: 1_000,
 };

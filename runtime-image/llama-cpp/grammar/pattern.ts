@@ -1,5 +1,6 @@
 import { anyOf, type GrammarBuilder, literal, repeat } from "./builder.ts";
 import { LIMITS, SchemaError } from "./limits.ts";
+import { isEmpty, type Part, waysOf } from "./ways.ts";
 
 /** What a JSON text cannot hold unescaped. */
 const UNSAFE = '\\"\\\\\\x7F\\x00-\\x1F';
@@ -9,9 +10,23 @@ const CLASSES: Record<string, string> = { d: "0-9", w: "a-zA-Z0-9_", s: " " };
  * A JSON Schema `pattern` as the inside of a JSON string. A text that matches as a whole also matches somewhere, so an expression without
  * anchors is taken as if it had both. Known: literals, `.`, classes, `\d \w \s`, groups, `|`, `* + ? {m,n}`.
  */
-export function patternBody(source: string, grammar: GrammarBuilder, path: string): string {
+export function patternBody(source: string, grammar: GrammarBuilder, path: string): { body: string; ways: number } {
+  if (source.length > LIMITS.patternLength)
+    throw new SchemaError(path, `it is longer than ${LIMITS.patternLength} characters`);
   const parser = new PatternParser(source.replace(/^\^/, "").replace(/(?<!\\)\$$/, ""), grammar, path);
-  return parser.all();
+  const { text: body, part } = parser.all();
+  grammar.spend(32);
+  const { ways, steps } = waysOf(part, grammar.stepsLeft);
+  grammar.spend(Math.min(steps, grammar.stepsLeft));
+  if (ways > LIMITS.ways)
+    throw new SchemaError(path, "a text can match it in too many ways at once: make it less ambiguous");
+  return { body, ways };
+}
+
+/** A piece of the pattern in GBNF, and what it is made of. */
+interface Piece {
+  text: string;
+  part: Part;
 }
 
 class PatternParser {
@@ -27,26 +42,37 @@ class PatternParser {
     this.#path = path;
   }
 
-  all(): string {
+  all(): Piece {
     const body = this.#choices();
     if (this.#at < this.#text.length) throw this.#unknown();
     return body;
   }
 
-  #choices(): string {
+  #choices(): Piece {
     const choices = [this.#sequence()];
     while (this.#take("|")) choices.push(this.#sequence());
-    return anyOf(choices);
+    const [only] = choices;
+    if (only && choices.length === 1) return only;
+    const parts = choices.map(({ part }) => part);
+    if (parts.filter(isEmpty).length > 1)
+      throw new SchemaError(this.#path, "two alternatives of the pattern may be empty: leave one of them out");
+    return { text: anyOf(choices.map(({ text }) => text)), part: { kind: "any", parts } };
   }
 
-  #sequence(): string {
-    const parts: string[] = [];
-    while (this.#at < this.#text.length && !"|)".includes(this.#peek())) parts.push(this.#repeated(this.#atom()));
-    return parts.length === 0 ? '""' : parts.join(" ");
+  #sequence(): Piece {
+    const pieces: Piece[] = [];
+    while (this.#at < this.#text.length && !"|)".includes(this.#peek())) pieces.push(this.#repeated(this.#atom()));
+    const text = pieces.length === 0 ? '""' : pieces.map((piece) => piece.text).join(" ");
+    return { text, part: { kind: "all", parts: pieces.map(({ part }) => part) } };
   }
 
-  #atom(): string {
+  #atom(): Piece {
     if (this.#take("(")) return this.#group();
+    const text = this.#one();
+    return { text, part: { kind: "one", text } };
+  }
+
+  #one(): string {
     if (this.#take("[")) return this.#class();
     if (this.#take(".")) return `[^${UNSAFE}]`;
     if (this.#take("\\")) return this.#escape();
@@ -55,13 +81,13 @@ class PatternParser {
     return plain(char);
   }
 
-  #group(): string {
+  #group(): Piece {
     if (this.#peek() === "?" && !this.#take("?:")) throw this.#unknown();
     if (++this.#depth > LIMITS.depth) throw new SchemaError(this.#path, "its groups are nested too deeply");
-    const body = this.#choices();
+    const { text, part } = this.#choices();
     if (!this.#take(")")) throw this.#unknown();
     this.#depth -= 1;
-    return this.#grammar.rule("group", body);
+    return { text: this.#grammar.rule("group", text), part };
   }
 
   #class(): string {
@@ -97,7 +123,7 @@ class PatternParser {
     return plain(char);
   }
 
-  #repeated(atom: string): string {
+  #repeated(atom: Piece): Piece {
     const rest = this.#text.slice(this.#at);
     const found = /^(?:([*+?])|\{(\d{1,4})(,(\d{0,4}))?\})/.exec(rest);
     if (!found) return atom;
@@ -107,7 +133,12 @@ class PatternParser {
     if (least > most || least > LIMITS.repeat || (most !== Number.POSITIVE_INFINITY && most > LIMITS.repeat)) {
       throw new SchemaError(this.#path, `it repeats more than ${LIMITS.repeat} times`);
     }
-    return repeat(this.#grammar.rule("atom", atom), least, most);
+    if (isEmpty(atom.part)) {
+      if (most === 1) return atom;
+      throw new SchemaError(this.#path, "the pattern repeats something that may be empty");
+    }
+    const text = repeat(this.#grammar.rule("atom", atom.text), least, most);
+    return { text, part: { kind: "times", part: atom.part, least, most } };
   }
 
   #peek = (): string => this.#text.charAt(this.#at);

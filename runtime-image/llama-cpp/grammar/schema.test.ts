@@ -277,6 +277,58 @@ describe("compileSchema", () => {
     );
   });
 
+  const node = (name: string, ...members: string[]) => ({
+    type: "object",
+    properties: { kind: { const: name }, ...Object.fromEntries(members.map((m) => [m, { $ref: "#/$defs/node" }])) },
+    required: ["kind", ...members],
+  });
+  it.each([
+    ["a name of DNS", "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"],
+    ["a version", "^\\d+\\.\\d+\\.\\d+(-[0-9A-Za-z-]+(\\.[0-9A-Za-z-]+)*)?(\\+[0-9A-Za-z.-]+)?$"],
+    ["an address", "^(25[0-5]|2[0-4]\\d|1?\\d?\\d)(\\.(25[0-5]|2[0-4]\\d|1?\\d?\\d)){3}$"],
+    ["a mail address", "^[\\w.+-]+@[\\w-]+(\\.[\\w-]+)+$"],
+    ["a URL", "^https?://[\\w.-]+(:\\d{1,5})?(/[\\w./-]*)?$"],
+    ["a word somewhere", ".*error.*"],
+    ["a long text", "[a-zA-Z0-9 ]{0,1000}"],
+  ])("compiles the pattern of %s", (_name, pattern) => {
+    expect(() => compileSchema({ type: "string", pattern }, new GrammarBuilder())).not.toThrow();
+  });
+
+  it("compiles alternatives that a const tells apart, also when they lead back to themselves", () => {
+    const kinds = [node("add", "left", "right"), node("minus", "of"), node("if", "when", "then", "else")];
+    const leaf = { type: "object", properties: { kind: { const: "leaf" }, value: {} }, required: ["kind", "value"] };
+    const schema = { $ref: "#/$defs/node", $defs: { node: { oneOf: [...kinds, leaf] } } };
+    expect(() => compileSchema(schema, new GrammarBuilder())).not.toThrow();
+  });
+
+  const doubled = (levels: number): unknown => ({
+    $ref: "#/$defs/d0",
+    $defs: Object.fromEntries(
+      Array.from({ length: levels }, (_, i) => {
+        const items = i === levels - 1 ? { type: "null" } : { $ref: `#/$defs/d${i + 1}` };
+        return [`d${i}`, { anyOf: [9, 10].map((maxItems) => ({ type: "array", items, maxItems })) }];
+      }),
+    ),
+  });
+  const itself = [9, 10].map((maxItems) => ({ type: "array", items: { $ref: "#" }, maxItems }));
+  it.each([
+    ["a counted repetition of one", "([ab]{0,1000}){0,1000}"],
+    ["many letters that may be missing", "a?".repeat(100)],
+    ["loops in loops", `${"(".repeat(30)}a${")+".repeat(30)}`],
+    ["counts that overlap", "a{1,100}".repeat(20)],
+    ["a choice far behind", "(a|b)*a(a|b){60}"],
+    ["a count behind a count", "a{65,1000}a{0,1000}"],
+  ])("refuses a pattern whose ways the engine would follow for ever: %s", (_name, pattern) => {
+    expect(() => compileSchema({ type: "string", pattern }, new GrammarBuilder())).toThrow(SchemaError);
+  });
+  it.each([
+    ["that double with each level", doubled(30)],
+    ["that double with each level of the text", { anyOf: itself }],
+    ["of many strings", { anyOf: Array.from({ length: 60 }, (_, i) => ({ type: "string", maxLength: i + 1 })) }],
+  ])("refuses alternatives %s", (_name, schema) => {
+    expect(() => compileSchema(schema, new GrammarBuilder())).toThrow(/begin alike/);
+  });
+
   it("refuses a schema that makes an exploding grammar, before the engine sees it", () => {
     const wide = Object.fromEntries(
       Array.from({ length: 2500 }, (_, i) => [`p${i}`, { type: "integer", minimum: i, maximum: i * 7 }]),

@@ -36,11 +36,28 @@ export function compileSchema(schema: unknown, grammar: GrammarBuilder): string 
   return new SchemaCompiler(schema, grammar).visit(schema, "");
 }
 
+/** Bounds leave open how many digits come, and whether those so far are a bound's own. */
+const NUMBER_WAYS = 10;
+
+/** A schema that others refer to. */
+interface Ref {
+  readonly name: string;
+  ways: number;
+  /** The outermost schema around it that it refers back to, by its place among those that were being compiled. */
+  backTo: number;
+}
+
 class SchemaCompiler {
   readonly #root: unknown;
   readonly #grammar: GrammarBuilder;
-  readonly #refs = new Map<string, string>();
+  readonly #refs = new Map<string, Ref>();
+  /** Those that are being compiled, the outermost first. */
+  readonly #open: Ref[] = [];
   #depth = 0;
+  /** Places that the engine may have open at once inside of what was visited since somebody set this to 1. */
+  #ways = 1;
+  /** The outermost of `#open` that it refers back to, by its index. */
+  #backTo = Number.POSITIVE_INFINITY;
 
   constructor(root: unknown, grammar: GrammarBuilder) {
     this.#root = root;
@@ -51,6 +68,7 @@ class SchemaCompiler {
     if (schema === true) return "value";
     if (!isSchema(schema))
       throw new SchemaError(path, schema === false ? "false allows no value at all" : "it must be an object");
+    this.#grammar.spend(4);
     if (++this.#depth > LIMITS.depth * 2) throw new SchemaError(path, "it refers to itself without an end");
     const expression = this.#visitOne(schema, path);
     this.#depth -= 1;
@@ -74,7 +92,10 @@ class SchemaCompiler {
     const choices = schema.anyOf ?? schema.oneOf;
     if (Array.isArray(choices)) return this.#choices(schema, choices, path);
     if (Array.isArray(schema.type)) {
-      return anyOf(schema.type.map((type) => this.visit({ ...schema, type }, path)));
+      return this.#oneOf(
+        schema.type.map((type) => () => this.visit({ ...schema, type }, path)),
+        `${path}/type`,
+      );
     }
     return this.#byType(schema, typeOf(schema), path);
   }
@@ -91,7 +112,7 @@ class SchemaCompiler {
         return this.#string(schema, path);
       case "integer":
       case "number":
-        return numberExpression(schema, type, path);
+        return this.#number(schema, type, path);
       case "boolean":
         return '( "true" | "false" )';
       case "null":
@@ -102,13 +123,68 @@ class SchemaCompiler {
   }
 
   /** One rule per target, made once: so schemas may refer to themselves. */
-  #ref(ref: string, path: string): string {
-    const known = this.#refs.get(ref);
-    if (known !== undefined) return known;
-    const name = this.#grammar.reserve("ref");
-    this.#refs.set(ref, name);
-    this.#grammar.define(name, this.visit(this.#resolve(ref, path), ref.slice(1)));
-    return name;
+  #ref(target: string, path: string): string {
+    const known = this.#refs.get(target);
+    if (known) {
+      const at = this.#open.indexOf(known);
+      this.#ways = Math.max(this.#ways, known.ways);
+      this.#backTo = Math.min(this.#backTo, at >= 0 ? at : known.backTo);
+      return known.name;
+    }
+    const ref: Ref = { name: this.#grammar.reserve("ref"), ways: 1, backTo: Number.POSITIVE_INFINITY };
+    this.#refs.set(target, ref);
+    const level = this.#open.push(ref) - 1;
+    const inside = this.#measure(() => this.visit(this.#resolve(target, path), target.slice(1)));
+    this.#open.pop();
+    this.#grammar.define(ref.name, inside.expression);
+    ref.ways = inside.ways;
+    if (inside.backTo < level) ref.backTo = inside.backTo;
+    this.#backTo = Math.min(this.#backTo, ref.backTo);
+    return ref.name;
+  }
+
+  /** What one part is on its own; it counts in what it is a part of, too. */
+  #measure(visit: () => string): { expression: string; ways: number; backTo: number } {
+    const around = { ways: this.#ways, backTo: this.#backTo };
+    this.#ways = 1;
+    this.#backTo = Number.POSITIVE_INFINITY;
+    const expression = visit();
+    const inside = { expression, ways: this.#ways, backTo: this.#backTo };
+    this.#ways = Math.max(around.ways, inside.ways);
+    this.#backTo = Math.min(around.backTo, inside.backTo);
+    return inside;
+  }
+
+  /**
+   * One of several, of which the engine follows all that it cannot tell apart yet: their ways add up. Two of them that lead back to where
+   * they stand would double with each level of what is written.
+   */
+  #oneOf(visits: readonly (() => string)[], path: string): string {
+    checkChoices(visits.length, path);
+    const level = this.#open.length;
+    const choices = visits.map((visit) => this.#measure(visit));
+    const distinct = [...new Map(choices.map((choice) => [choice.expression, choice])).values()].map((choice) => ({
+      ...choice,
+      head: this.#grammar.head(choice.expression),
+    }));
+    for (const { head, backTo } of distinct) {
+      const alike = distinct.filter((other) => other.head.startsWith(head) || head.startsWith(other.head));
+      const ways = alike.reduce((sum, other) => sum + other.ways, 0);
+      if (ways > LIMITS.ways || (backTo < level && alike.filter((other) => other.backTo < level).length > 1)) {
+        throw new SchemaError(
+          path,
+          "too many of its alternatives begin alike: begin each with a property whose const tells it from the others",
+        );
+      }
+      this.#ways = Math.max(this.#ways, ways);
+    }
+    this.#literals(distinct.length);
+    return anyOf(distinct.map(({ expression }) => expression));
+  }
+
+  /** Of `count` texts that differ, all but a few fall away with each character. */
+  #literals(count: number): void {
+    this.#ways = Math.max(this.#ways, Math.ceil(count / 6));
   }
 
   #resolve(ref: string, path: string): unknown {
@@ -129,18 +205,19 @@ class SchemaCompiler {
     if (!Array.isArray(values) || values.length === 0)
       throw new SchemaError(path, "it must be a list with at least one value");
     checkChoices(values.length, path);
+    this.#literals(values.length);
     return anyOf(values.map((value) => literal(JSON.stringify(value))));
   }
 
   #choices(schema: Schema, choices: readonly unknown[], path: string): string {
     const { anyOf: _any, oneOf: _one, $defs: _defs, ...base } = schema;
     if (choices.length === 0) throw new SchemaError(path, "anyOf and oneOf need at least one schema");
-    checkChoices(choices.length, path);
     const restricts = typeOf(base) !== undefined;
-    return anyOf(
-      choices.map((choice, i) =>
-        this.visit(restricts ? this.#merge(base, choice, path) : choice, `${path}/anyOf/${i}`),
-      ),
+    return this.#oneOf(
+      choices.map((choice, i) => () => {
+        return this.visit(restricts ? this.#merge(base, choice, path) : choice, `${path}/anyOf/${i}`);
+      }),
+      path,
     );
   }
 
@@ -158,6 +235,7 @@ class SchemaCompiler {
     if (!isSchema(b)) throw new SchemaError(path, "its parts must be objects");
     const part = typeof b.$ref === "string" ? this.#resolve(b.$ref, path) : b;
     if (!isSchema(part)) throw new SchemaError(path, "its parts must be objects");
+    this.#grammar.spend(keysOf(a) + keysOf(part));
     const merged: Record<string, unknown> = { ...a };
     for (const [key, value] of Object.entries(part)) {
       const had = merged[key];
@@ -189,7 +267,9 @@ class SchemaCompiler {
     if (least > required.size || most < names.length) {
       throw new SchemaError(path, "minProperties and maxProperties cannot be enforced beside properties: use required");
     }
-    checkChoices(names.filter((name) => !required.has(name)).length, `${path}/properties`);
+    const optionals = names.filter((name) => !required.has(name)).length;
+    checkChoices(optionals, `${path}/properties`);
+    this.#literals(optionals);
     // `rest` is what may follow when something stands in front of it, `first` when nothing does.
     let rest = '""';
     let first = '""';
@@ -239,12 +319,22 @@ class SchemaCompiler {
     return this.#grammar.rule("list", `"${open}" ${least === 0 ? `( ${items} )?` : items} "${close}"`);
   }
 
+  #number(schema: Schema, type: "integer" | "number", path: string): string {
+    this.#grammar.spend(32);
+    const expression = numberExpression(schema, type, path);
+    if (expression === type) return type;
+    this.#ways = Math.max(this.#ways, NUMBER_WAYS);
+    return this.#grammar.rule("number", expression);
+  }
+
   #string(schema: Schema, path: string): string {
     const lengths = "minLength" in schema || "maxLength" in schema;
     if (typeof schema.pattern === "string") {
       if (lengths)
         throw new SchemaError(path, "pattern and a length cannot both be enforced: put the length into the pattern");
-      return this.#quoted(patternBody(schema.pattern, this.#grammar, `${path}/pattern`));
+      const { body, ways } = patternBody(schema.pattern, this.#grammar, `${path}/pattern`);
+      this.#ways = Math.max(this.#ways, ways);
+      return this.#quoted(body);
     }
     const format =
       typeof schema.format === "string" && Object.hasOwn(FORMATS, schema.format) ? FORMATS[schema.format] : undefined;
@@ -287,6 +377,14 @@ function typeOf(schema: Schema): unknown {
   if ("minimum" in schema || "maximum" in schema || "exclusiveMinimum" in schema || "exclusiveMaximum" in schema)
     return "number";
   return undefined;
+}
+
+/** Keys that a merge copies: its own, and those of its lists and properties. */
+function keysOf(schema: Schema): number {
+  return Object.values(schema).reduce<number>(
+    (sum, value) => sum + (typeof value === "object" && value !== null ? Object.keys(value).length : 1),
+    0,
+  );
 }
 
 const ANNOTATIONS = new Set([
