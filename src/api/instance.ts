@@ -123,6 +123,11 @@ export const InstanceConfig = z.strictObject({
   drainSeconds: z.int().min(0).optional(),
   sessionTTLSeconds: z.int().min(1),
   warmupPrompt: z.string(),
+  /**
+   * hf-cuda: one process of a card `own`s the weights and computes nothing, the others `map` them, by a unix socket in a folder of their own.
+   * Absent: each has its own.
+   */
+  weights: z.strictObject({ role: z.enum(["own", "map"]), socket: z.string() }).optional(),
   /** Threads to start with. Absent: what the process may use of the machine. */
   threads: z.int().min(1).optional(),
   stub: StubKnobs,

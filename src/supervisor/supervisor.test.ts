@@ -168,6 +168,58 @@ describe("failures", () => {
   });
 });
 
+describe("a process that comes after another", () => {
+  const card = () => [processSpec("weights"), ...pool(3, { after: "weights" })];
+
+  test("starts when that is Ready, and says what it waits for until then", () => {
+    const { processes, supervisor, states, state } = setUp();
+    supervisor.apply(card());
+    expect(states()).toEqual(["weights Loading", "0 Pending", "1 Pending", "2 Pending"]);
+    expect(state("1")).toMatchObject({ message: "waits for weights" });
+    expect(processes.alive).toHaveLength(1);
+    processes.of("weights").becomeReady();
+    expect(states()).toEqual(["weights Ready", "0 Loading", "1 Loading", "2 Loading"]);
+  });
+
+  test("is replaced when that was started again: one after the other, each when the one before is Ready", () => {
+    const { clock, processes, supervisor, states, state } = setUp();
+    supervisor.apply(card());
+    processes.of("weights").becomeReady();
+    for (const id of ["0", "1", "2"]) processes.of(id).becomeReady();
+    expect(state("0")).not.toHaveProperty("message");
+    processes.of("weights").end({ signal: "SIGKILL" });
+    expect(states()).toEqual(["weights Failed", "0 Ready", "1 Ready", "2 Ready"]);
+    expect(state("2")).toMatchObject({ message: expect.stringContaining("weights has ended: this one is replaced") });
+    clock.advance(3000);
+    expect(states()).toEqual(["weights Loading", "0 Ready", "1 Ready", "2 Ready"]);
+    processes.of("weights").becomeReady();
+    for (const [i, id] of ["0", "1", "2"].entries()) {
+      expect(states().map((text) => text.includes("Draining"))).toEqual([false, ...[0, 1, 2].map((n) => n === i)]);
+      const old = processes.of(id);
+      expect(old.drained).toBe(true);
+      old.end({ code: 0 });
+      processes.of(id).becomeReady();
+    }
+    expect(states()).toEqual(["weights Ready", "0 Ready", "1 Ready", "2 Ready"]);
+    for (const id of ["0", "1", "2"]) expect(state(id)).not.toHaveProperty("message");
+    expect(processes.all).toHaveLength(8);
+  });
+
+  test("that died by itself meanwhile is started once", () => {
+    const { clock, processes, supervisor, states } = setUp();
+    supervisor.apply(card());
+    processes.of("weights").becomeReady();
+    for (const id of ["0", "1", "2"]) processes.of(id).becomeReady();
+    processes.of("weights").end({ signal: "SIGKILL" });
+    processes.of("1").end({ signal: "SIGKILL" });
+    clock.advance(3000);
+    // It may have been too early for the weights: once they are there it is started, and no backoff holds it up.
+    processes.of("1").end({ code: 1 });
+    processes.of("weights").becomeReady();
+    expect(states()).toEqual(["weights Ready", "0 Ready", "1 Loading", "2 Ready"]);
+  });
+});
+
 describe("stop and replace", () => {
   test("drains an unwanted instance, keeps its address meanwhile, and forgets it when it is gone", () => {
     const { processes, supervisor, states, state } = setUp();

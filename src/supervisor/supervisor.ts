@@ -33,6 +33,8 @@ export interface SupervisorOptions {
 export class Supervisor implements EndpointSource, AsyncDisposable {
   readonly #cpus: number;
   readonly #instances = new Map<string, Instance>();
+  /** By id: the start of the process that it comes after, when it was started. */
+  readonly #starts = new Map<string, string | undefined>();
   readonly #listeners = new Set<() => void>();
   readonly #deps: InstanceDeps;
   readonly #lender: ThreadLender;
@@ -50,7 +52,10 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
       random,
       log,
       probe,
-      launch: (spec, events) => launch(this.#withThreads(spec), events),
+      launch: (spec, events) => {
+        this.#starts.set(spec.id, this.#startOf(spec));
+        return launch(this.#withThreads(spec), events);
+      },
       gate: new LoadGate(cpus),
       makeUid: randomUUID,
       onChange: () => this.#reconcile(),
@@ -67,7 +72,10 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
   /** Wanted ones in their order, then those that still drain. */
   list(): readonly Endpoint[] {
     const ids = new Set([...this.#wanted.keys(), ...this.#instances.keys()]);
-    return [...ids].flatMap((id) => this.#instances.get(id)?.endpoint ?? []);
+    return [...ids].flatMap((id) => {
+      const instance = this.#instances.get(id);
+      return instance ? this.#shown(instance) : this.#waiting(id);
+    });
   }
 
   onChange(listener: () => void): () => void {
@@ -110,13 +118,16 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
 
   #look(): void {
     for (const instance of waitingFirst([...this.#instances.values()])) {
-      if (instance.stopped) this.#instances.delete(instance.id);
-      else if (!this.#wanted.has(instance.id) && !instance.stopping) instance.stop(instance.spec.drainSeconds * 1000);
+      if (instance.stopped) {
+        this.#instances.delete(instance.id);
+        this.#starts.delete(instance.id);
+      } else if (!this.#wanted.has(instance.id) && !instance.stopping) instance.stop(instance.spec.drainSeconds * 1000);
     }
     for (const spec of this.#wanted.values()) {
-      if (this.#instances.has(spec.id)) continue;
+      if (this.#instances.has(spec.id) || !this.#mayStart(spec)) continue;
       const instance = new Instance(spec, this.#deps);
       this.#instances.set(spec.id, instance);
+      this.#starts.set(spec.id, this.#startOf(spec));
       instance.start();
     }
     this.#rollOut();
@@ -129,7 +140,7 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
     for (const spec of this.#wanted.values()) {
       const instance = this.#instances.get(spec.id);
       if (!instance || instance.stopping) busy.add(spec.variant);
-      else if (instance.spec.revision !== spec.revision) outdated.push(instance);
+      else if (instance.spec.revision !== spec.revision || this.#isBehind(instance)) outdated.push(instance);
       else {
         instance.retarget(spec);
         if (!isReady(instance)) busy.add(spec.variant);
@@ -141,8 +152,43 @@ export class Supervisor implements EndpointSource, AsyncDisposable {
       const spec = this.#wanted.get(instance.id);
       if (!spec || (busy.has(spec.variant) && ready.includes(instance))) continue;
       busy.add(spec.variant);
+      this.#starts.set(instance.id, this.#startOf(spec));
       instance.replace(spec);
     }
+  }
+
+  #mayStart({ after }: ProcessSpec): boolean {
+    const other = after === undefined ? undefined : this.#instances.get(after);
+    return after === undefined || (other !== undefined && isReady(other));
+  }
+
+  /** Which start of the process that it comes after: none while that is not Ready. */
+  #startOf({ after }: ProcessSpec): string | undefined {
+    const other = after === undefined ? undefined : this.#instances.get(after);
+    return other && isReady(other) ? other.endpoint.uid : undefined;
+  }
+
+  /** The process that it comes after has been started again since. While that is on its way this one stays as it is. */
+  #isBehind({ id, spec }: Instance): boolean {
+    const start = this.#startOf(spec);
+    return start !== undefined && start !== this.#starts.get(id);
+  }
+
+  #shown(instance: Instance): Endpoint {
+    const { id, spec, endpoint } = instance;
+    if (!isReady(instance) || spec.after === undefined || this.#startOf(spec) === this.#starts.get(id)) return endpoint;
+    return {
+      ...endpoint,
+      message: `${spec.after} has ended: this one is replaced in its turn when that is Ready again`,
+    };
+  }
+
+  /** Wanted, and its time has not come. */
+  #waiting(id: string): Endpoint | [] {
+    const spec = this.#wanted.get(id);
+    if (spec?.after === undefined) return [];
+    const message = `waits for ${spec.after}`;
+    return { uid: "", id, variant: spec.variant, url: "", state: "Pending", restarts: 0, message };
   }
 
   /** What a process computes with until the first division that knows it. */

@@ -15,30 +15,39 @@ import { hfCuda } from "./runtime.ts";
 const START_MS = 300_000;
 const TOKEN = "t";
 
-/** `llmpool supervise` with Python instances `0`, `1`, … of the tiny model, as in a Packed pod. Ended with the test. */
-export async function packed(count: number, change: Partial<InstanceConfig> = {}) {
+/**
+ * `llmpool supervise` with Python instances `0`, `1`, … of the tiny model, as in a Packed pod. Ended with the test. The first `sharing` of them
+ * map the weights that another process, `weights`, holds.
+ */
+export async function packed(count: number, change: Partial<InstanceConfig> = {}, sharing = 0) {
   const { tiny } = hfCuda();
   const dir = await tempDir();
   await writeFile(join(dir, "token"), TOKEN);
   const ports = await fixedPorts(count);
-  const specs = ports.map((port, i) =>
-    processSpec(String(i), {
+  const socket = join(dir, "shared", "0.sock");
+  const spec = (id: string, port: number, role?: "own" | "map") =>
+    processSpec(id, {
       drainSeconds: 5,
       memoryLimitBytes: 4 * 2 ** 30,
+      ...(role === "map" && { after: "weights" }),
       config: {
         backend: "hf-cuda",
         port,
+        ...(role && { weights: { role, socket } }),
         model: { uri: `file://${tiny}`, sha256: "", quantization: "none" },
         contextTokens: 128,
         sessions: 1,
         threads: 1,
         tokenFile: join(dir, "token"),
-        stateDir: join(dir, String(i)),
+        stateDir: join(dir, id),
         cacheDir: dir,
         ...change,
       },
-    }),
-  );
+    });
+  const specs = [
+    ...(sharing > 0 ? [spec("weights", 0, "own")] : []),
+    ...ports.map((port, i) => spec(String(i), port, i < sharing ? "map" : undefined)),
+  ];
   await writeFile(join(dir, "0.json"), JSON.stringify(specs));
   const env = { ...process.env, PATH: `${await pythonFolder(dir)}:${process.env.PATH}` };
   const { child, port, said } = await superviseProcess(join(dir, "0.json"), env);
@@ -60,8 +69,12 @@ export async function packed(count: number, change: Partial<InstanceConfig> = {}
         START_MS,
       ),
     health,
-    /** Process ids by instance id. */
-    pids: () => pidsOf(child.pid ?? 0, count),
+    /** Process ids, in the order of the instances. */
+    pids: () =>
+      pidsOf(
+        child.pid ?? 0,
+        specs.map(({ id }) => id),
+      ),
     async end() {
       child.kill("SIGTERM");
       expect(await once(child, "exit")).toEqual([0, null]);
@@ -79,14 +92,14 @@ export async function pythonFolder(dir: string): Promise<string> {
   return dir;
 }
 
-async function pidsOf(parent: number, count: number): Promise<number[]> {
+async function pidsOf(parent: number, wanted: readonly string[]): Promise<number[]> {
   const children = (await readFile(`/proc/${parent}/task/${parent}/children`, "utf8")).trim().split(" ").map(Number);
   const ids = await Promise.all(
-    children.map(async (pid) => /"id":"(\d+)"/.exec(await readFile(`/proc/${pid}/environ`, "utf8"))?.[1]),
+    children.map(async (pid) => /"id":"(\w+)"/.exec(await readFile(`/proc/${pid}/environ`, "utf8"))?.[1]),
   );
-  return Array.from({ length: count }, (_, i) => {
-    const pid = children[ids.indexOf(String(i))];
-    if (pid === undefined) throw new Error(`no child of ${parent} is instance ${i}`);
+  return wanted.map((id) => {
+    const pid = children[ids.indexOf(id)];
+    if (pid === undefined) throw new Error(`no child of ${parent} is instance ${id}`);
     return pid;
   });
 }

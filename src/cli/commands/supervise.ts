@@ -31,6 +31,7 @@ const Specs = z.array(
     drainSeconds: z.int().min(0),
     memoryLimitBytes: z.int().min(1).optional(),
     cpuLimit: z.int().min(1).optional(),
+    after: z.string().min(1).optional(),
     config: InstanceConfig,
   }),
 );
@@ -88,8 +89,9 @@ function parseSpecs(file: string, text: string): ProcessSpec[] {
   }
   const parsed = Specs.safeParse(json);
   if (!parsed.success) throw new Error(`${file}: ${z.prettifyError(parsed.error)}`);
-  return parsed.data.map(({ memoryLimitBytes, cpuLimit, ...spec }) => ({
+  return parsed.data.map(({ memoryLimitBytes, cpuLimit, after, ...spec }) => ({
     ...spec,
+    ...(after !== undefined && { after }),
     ...(memoryLimitBytes !== undefined && { memoryLimitBytes }),
     ...(cpuLimit !== undefined && { cpuLimit }),
   }));

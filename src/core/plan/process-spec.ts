@@ -7,6 +7,8 @@ export interface ProcessSpec {
   variant: string;
   revision: string;
   config: InstanceConfig;
+  /** Id of a process that must be Ready before this one starts, and after each new start of which this one is replaced in its turn. */
+  after?: string;
   /** Hard limit of what the process may hold in memory. */
   memoryLimitBytes?: number;
   /** Most CPUs it may compute with. */

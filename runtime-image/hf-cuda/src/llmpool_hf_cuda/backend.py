@@ -21,7 +21,7 @@ from .engine.saved import SavedSessions
 from .engine.turn import HELD_EVENTS, Turn
 from .errors import LLMPoolError, StartError
 from .model.folder import ModelFolder
-from .model.loader import LoadedModel, load_model
+from .model.loader import LoadedModel, load_model, model_key
 from .prompt.prompts import Prompts
 
 WARMUP_TOKENS = 8
@@ -55,7 +55,7 @@ class Backend:
             hermes_calls=self._prompts.chat is not None and self._prompts.chat.hermes_calls,
             end_tokens=sorted(loaded.end_tokens),
         )
-        key = f"{fingerprint}:{config.model.quantization or 'nf4'}:{loaded.dtype}"
+        key = model_key(fingerprint, config.model.quantization, loaded.dtype)
         try:
             self._saved = SavedSessions(Path(config.stateDir), key, cells, SAVED_PER_SESSION * config.sessions, config.sessionTTLSeconds)
         except OSError as error:
@@ -185,7 +185,13 @@ def create_backend(config: InstanceConfig, folder: ModelFolder) -> Backend:
     """Loads the model. Blocks. Raises StartError."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    loaded = load_model(folder, config.model.quantization, config.contextTokens, config.id)
+    socket = None if config.weights is None else Path(config.weights.socket)
+    mapped = socket if config.weights is not None and config.weights.role == "map" else None
+    loaded = load_model(folder, config.model.quantization, config.contextTokens, config.id, mapped)
+    if socket is not None and mapped is None:
+        from .weights.owner import WeightsOwner
+
+        return WeightsOwner(config, socket, loaded, model_key(folder.fingerprint, config.model.quantization, loaded.dtype))
     return Backend(config, loaded, folder.fingerprint)
 
 

@@ -21,6 +21,11 @@ class ModelConfig(_Strict):
     quantization: Literal["", "nf4", "int8", "none"]
 
 
+class WeightsConfig(_Strict):
+    role: Literal["own", "map"]
+    socket: str
+
+
 class InstanceConfig(_Strict):
     pool: str
     id: str
@@ -42,6 +47,7 @@ class InstanceConfig(_Strict):
     sessionTTLSeconds: Positive
     warmupPrompt: str
     threads: Positive | None = None
+    weights: WeightsConfig | None = None
     stub: dict[str, Any]
 
 

@@ -1,6 +1,7 @@
 """Loads tokenizer and weights, quantised as asked for."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,23 +40,21 @@ def card_of(instance_id: str, cards: int) -> int:
     return int(instance_id.rpartition("-")[2]) % cards
 
 
-def load_model(folder: ModelFolder, quantization: str, context_tokens: int, instance_id: str) -> LoadedModel:
-    """Blocks for as long as the weights take. Raises StartError."""
+def load_model(folder: ModelFolder, quantization: str, context_tokens: int, instance_id: str, weights: Path | None = None) -> LoadedModel:
+    """`weights`: the socket of the process that holds them. Blocks for as long as the weights take. Raises StartError."""
     config = _config(folder, context_tokens)
     device, name = pick_device(instance_id)
     dtype = _dtype(config, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder.path,
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation=NAME,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            **_quantization(quantization, dtype),
-        ).eval()
+        if weights is None:
+            model = _whole_model(folder, quantization, dtype, device)
+        else:
+            from ..weights.mapped import mapped_model
+
+            model = mapped_model(weights, folder.path, model_key(folder.fingerprint, quantization, dtype), dtype, device)
+    except StartError:
+        raise
     except torch.OutOfMemoryError as error:
         raise StartError("OutOfMemory", f"the weights do not fit on {name}: {error}: use nf4, or a smaller model") from error
     except Exception as error:  # every library under this raises its own
@@ -73,6 +72,24 @@ def load_model(folder: ModelFolder, quantization: str, context_tokens: int, inst
         end_tokens=_end_tokens(model, tokenizer),
         vocabulary=int(model.get_output_embeddings().weight.shape[0]),
     )
+
+
+def model_key(fingerprint: str, quantization: str, dtype: torch.dtype) -> str:
+    """What weights and saved caches must agree in."""
+    return f"{fingerprint}:{quantization or 'nf4'}:{dtype}"
+
+
+def _whole_model(folder: ModelFolder, quantization: str, dtype: torch.dtype, device: torch.device) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        folder.path,
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=NAME,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        **_quantization(quantization, dtype),
+    ).eval()
 
 
 def _config(folder: ModelFolder, context_tokens: int) -> Any:
