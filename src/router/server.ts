@@ -6,7 +6,7 @@ import type { PoolPlan } from "../core/plan/types.ts";
 import { flowOf } from "../core/queue.ts";
 import type { Binding, StateStore } from "../core/store.ts";
 import type { Clock } from "../lib/clock.ts";
-import { LLMPoolError, messageOf, toErrorBody } from "../lib/errors.ts";
+import { LLMPoolError, messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { makeAuthenticate, type Secrets } from "./auth.ts";
 import { type Call, HANG_UP, timeoutError } from "./call.ts";
@@ -18,6 +18,7 @@ import { makeRouterMetrics } from "./metrics.ts";
 import { Reaper } from "./reaper.ts";
 import { ROUTES, type Route } from "./request.ts";
 import { Seats } from "./seats.ts";
+import { ambiguity, Refusals } from "./strict-http.ts";
 import { Upstreams } from "./upstream.ts";
 
 export interface RouterOptions {
@@ -145,12 +146,15 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: limits.checkMs,
       noDelay: true,
+      // Else the second Host or Authorization of a request is dropped unseen.
+      joinDuplicateHeaders: true,
     },
     onRequest,
   );
-  server.on("clientError", refuseMalformed);
+  const refusals = new Refusals();
+  server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => refusals.malformed(error, socket));
   server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => {
-    refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
+    refusals.refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
   });
   const sockets = new Set<Socket>();
   server.on("connection", (socket: Socket) => {
@@ -161,15 +165,22 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   watch.adopt(await store.activeEpisodes());
 
   function onRequest(req: IncomingMessage, res: ServerResponse): void {
+    if (refusals.ended(req.socket)) return;
+    const problem = ambiguity(req);
+    if (problem) {
+      refusals.refuse(req, res, problem);
+      return;
+    }
     const path = pathOf(req.url ?? "/");
-    if (leaving) res.shouldKeepAlive = false;
+    // Node reads nothing more of a connection after an Upgrade that it does not follow.
+    if (leaving || req.headers.upgrade !== undefined) res.shouldKeepAlive = false;
     if (!(path in ROUTES)) return void control(req, res);
     if (req.method !== "POST") {
       res.setHeader("allow", "POST");
-      refuse(req, res, new LLMPoolError("method_not_allowed", `${path} takes POST, not ${req.method}`));
+      refusals.refuse(req, res, new LLMPoolError("method_not_allowed", `${path} takes POST, not ${req.method}`));
     } else if (closing !== undefined) {
       const error = new LLMPoolError("instance_unavailable", "the router is shutting down", { retryAfterSeconds: 1 });
-      refuse(req, res, error);
+      refusals.refuse(req, res, error);
     } else inference.handle(req, res, path as Route);
   }
 
@@ -241,36 +252,4 @@ function listen(server: Server, host: string, port: number): Promise<string> {
 function pathOf(url: string): string {
   const query = url.indexOf("?");
   return query < 0 ? url : url.slice(0, query);
-}
-
-function refuse(req: IncomingMessage, res: ServerResponse, error: LLMPoolError): void {
-  const { status, body, headers } = toErrorBody(error);
-  const text = JSON.stringify(body);
-  res.writeHead(status, {
-    ...headers,
-    "content-type": "application/json",
-    "content-length": Buffer.byteLength(text),
-    connection: "close",
-  });
-  res.end(text);
-  // The body was not read: without this the connection would wait for it.
-  req.resume();
-}
-
-const STATUS_OF_PARSE_ERROR: Record<string, [number, string]> = {
-  HPE_HEADER_OVERFLOW: [431, "the headers are larger than 16 KiB"],
-  ERR_HTTP_REQUEST_TIMEOUT: [408, "the request did not arrive in time"],
-};
-
-/** A request that is not HTTP gets one answer and a closed connection: nothing after it can be trusted. */
-function refuseMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (!socket.writable || socket.bytesWritten > 0 || error.code === "ECONNRESET") {
-    socket.destroy();
-    return;
-  }
-  const [status, message] = STATUS_OF_PARSE_ERROR[error.code ?? ""] ?? [400, "this is not a valid HTTP request"];
-  const body = JSON.stringify(toErrorBody(new LLMPoolError("invalid_request", message)).body);
-  socket.end(
-    `HTTP/1.1 ${status} Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
 }

@@ -1,55 +1,21 @@
-import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { silentLogger } from "../../src/lib/logger.ts";
-import { type Router, startRouter } from "../../src/router/server.ts";
-import { openEmbeddedStore } from "../../src/store/embedded/open.ts";
 import { eventually } from "../support/eventually.ts";
-import { FakeClock } from "../support/fake-clock.ts";
-import { FakeInstance, FakeSource } from "../support/fake-instance.ts";
-import { poolPlan } from "../support/pool.ts";
-import { malformedRequests, RawConnection } from "../support/raw-http.ts";
+import { FakeInstance } from "../support/fake-instance.ts";
+import { malformedRequests, RawConnection, wholeRequest } from "../support/raw-http.ts";
+import { startRawRouter } from "../support/raw-router.ts";
 
 const BODY = '{"messages":[{"role":"user","content":"hi"}]}';
-const SMUGGLED = `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${BODY.length}\r\n\r\n${BODY}`;
+const SMUGGLED = wholeRequest("/v1/chat/completions", BODY);
 
-let router: Router;
+let router: { url: string };
 let instance: FakeInstance;
-const closers: (() => Promise<void>)[] = [];
+const open = new AsyncDisposableStack();
 
 beforeAll(async () => {
-  const clock = new FakeClock();
-  instance = await FakeInstance.start("0");
-  const store = openEmbeddedStore({
-    home: { ephemeral: true },
-    clock,
-    bootClock: { bootId: "boot", now: clock.now },
-    random: randomBytes,
-    log: silentLogger,
-    sessionTTLSeconds: 7200,
-  });
-  router = await startRouter({
-    plan: poolPlan({ instances: 1 }),
-    secrets: {},
-    source: new FakeSource([instance.endpoint()]),
-    store,
-    token: "t",
-    host: "127.0.0.1",
-    port: 0,
-    clock,
-    log: silentLogger,
-    writeLine: () => {},
-    limits: { headersMs: 400, requestMs: 800, checkMs: 50 },
-  });
-  closers.push(
-    () => router.close(),
-    () => store.close(),
-    () => instance.close(),
-  );
+  instance = open.use(await FakeInstance.start("0"));
+  router = open.use(await startRawRouter(instance.endpoint()));
 });
-
-afterAll(async () => {
-  for (const close of closers) await close();
-});
+afterAll(() => open.disposeAsync());
 
 describe("what no HTTP client sends", () => {
   test.each(malformedRequests("/v1/chat/completions", "Bearer x", SMUGGLED))(

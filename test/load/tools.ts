@@ -16,21 +16,27 @@ export interface Programs {
   missing: string[];
 }
 
-/** Finds nginx and wrk; installs them where that is allowed and harmless. */
-export async function findPrograms(say: (line: string) => void): Promise<Programs> {
+const PACKAGES = { nginx: "nginx-light", wrk: "wrk" };
+
+/** Finds those that are needed; installs them where that is allowed and harmless. */
+export async function findPrograms(
+  say: (line: string) => void,
+  needed: readonly (keyof typeof PACKAGES)[] = ["nginx", "wrk"],
+): Promise<Programs> {
   // Where a service manager runs, the nginx package would start a web server that nobody asked for.
   const mayInstall = process.getuid?.() === 0 && which("apt-get") && !existsSync("/run/systemd/system");
-  if (mayInstall && !(which("nginx") && which("wrk"))) {
-    say("installing nginx-light and wrk ...");
+  const packages = needed.filter((name) => which(name) === undefined).map((name) => PACKAGES[name]);
+  if (mayInstall && packages.length > 0) {
+    say(`installing ${packages.join(" and ")} ...`);
     const apt = (...args: string[]) =>
       run("apt-get", ["-qq", ...args], { env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } });
     await apt("update").catch(() => {});
-    await apt("install", "-y", "--no-install-recommends", "nginx-light", "wrk").catch(() => {});
+    await apt("install", "-y", "--no-install-recommends", ...packages).catch(() => {});
   }
   const found = { nginx: which("nginx"), wrk: which("wrk") };
   const missing = Object.entries(found)
     .filter(([, path]) => path === undefined)
-    .map(([name]) => `${name} is missing: apt-get install ${name === "nginx" ? "nginx-light" : name}`);
+    .map(([name]) => `${name} is missing: apt-get install ${PACKAGES[name as keyof typeof PACKAGES]}`);
   return { ...found, missing };
 }
 
