@@ -44,20 +44,25 @@ export interface Owner {
 
 /**
  * Makes the objects of a pool what they should be: writes those that differ, deletes those that are left over, and touches nothing that another
- * owns. What is `kept` (`Kind name`) is neither written nor deleted. Writes together what does not refer to each other; tries all, and returns what did not work. Rejects when the API server is away.
+ * owns. What is `kept` (`Kind name`) is neither written nor deleted. Writes together what does not refer to each other, with `token` on the side, which
+ * pods mount; tries all, and returns what did not work. Rejects when the API server is away.
  */
 export async function applyObjects(
   wanted: readonly KubeObject[],
   owner: Owner,
   deps: ApplyDeps,
   signal: AbortSignal,
-  kept: ReadonlySet<string> = new Set(),
+  kept: ReadonlySet<string>,
+  token: () => Promise<Problem | undefined>,
 ): Promise<Problem[]> {
   const problems: Problem[] = [];
-  for (const together of [wanted.filter((object) => !isLast(object)), wanted.filter(isLast)]) {
-    const done = await Promise.allSettled(
-      together.map((object) => attempt(object, () => applyOne(object, owner, deps, signal))),
-    );
+  const write = (object: KubeObject) => attempt(object, () => applyOne(object, owner, deps, signal));
+  const steps = [
+    () => [token(), ...wanted.filter((object) => !isLast(object)).map(write)],
+    () => wanted.filter(isLast).map(write),
+  ];
+  for (const step of steps) {
+    const done = await Promise.allSettled(step());
     for (const one of done) {
       if (one.status === "rejected") throw one.reason;
       if (one.value) problems.push(one.value);

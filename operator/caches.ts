@@ -7,6 +7,7 @@ import { RESOURCES, type Resource, selectorOf } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import type { Logger } from "../src/lib/logger.ts";
 import { LLMPOOLS, OWNED, type Pod } from "./kinds.ts";
+import { podState } from "./pod-state.ts";
 import { MANAGER } from "./render/names.ts";
 
 export interface CachesOptions {
@@ -82,11 +83,15 @@ export class Caches implements AsyncDisposable {
     for (const informer of this.all) informer.start();
   }
 
-  /** Calls `add` with the key of every pool that changes, and `soon` with that of every pool whose objects do. */
+  /**
+   * Calls `add` with the key of every pool that changes or has a pod that serves and changed (it has just become ready, which somebody waits for), and
+   * `soon` with that of every pool whose objects change.
+   */
   onChange(add: (key: string) => void, soon: (key: string) => void): void {
     this.#soon = soon;
     this.pools.onChange((pool) => [keyOf(pool)], add);
-    this.pods.onChange(poolOf, soon);
+    this.pods.onChange((pod) => (podState(pod).state === "Ready" ? poolOf(pod) : []), add);
+    this.pods.onChange((pod) => (podState(pod).state === "Ready" ? [] : poolOf(pod)), soon);
     for (const informer of this.#owned.values()) informer.onChange(poolOf, soon);
   }
 

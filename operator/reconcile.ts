@@ -149,8 +149,8 @@ async function bring(
   // A Job whose model is known has done its work; it stays for whoever wants to read its log.
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const namespace = parseKey(key).namespace ?? "default";
-  const token = await tokens.ensure(owner, reference, namespace, signal);
-  const problems = [...(token ? [token] : []), ...(await applyObjects(wanted, owner, deps, signal, kept))];
+  const token = () => tokens.ensure(owner, reference, namespace, signal);
+  const problems = await applyObjects(wanted, owner, deps, signal, kept, token);
   const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
   for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
   return { problems, observed, loadAgainMs };
