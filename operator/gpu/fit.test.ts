@@ -52,6 +52,9 @@ describe("an instance on a card", () => {
         /^an instance takes 20.0 GiB .*; no node says how much memory nvidia.com\/gpu has$/,
       ),
     });
+    expect(judge({ offers: undefined }).message).toMatch(
+      /; this operator may not read nodes, which say how much memory nvidia.com\/gpu has$/,
+    );
     const need = { ...NEED, kv: undefined, total: 15.5 * GIB };
     expect(judge({ need })).toEqual({ fits: true, message: expect.stringMatching(/weights 15.0, KV cache not known/) });
   });

@@ -9,7 +9,8 @@ export interface FitQuestion {
   gpu: Pick<GpuPlan, "mode" | "count" | "instancesPerPod" | "resource" | "resourceClaimTemplateName">;
   /** One process computes on all cards of its pod (llama.cpp), or on one of them (hf-cuda, in turns). */
   spansCards: boolean;
-  offers: readonly CardOffer[];
+  /** Undefined: the operator may not look. */
+  offers: readonly CardOffer[] | undefined;
 }
 
 export interface Fit {
@@ -24,7 +25,7 @@ export function judgeFit({ need, sessions, gpu, spansCards, offers }: FitQuestio
   const { mode, count, instancesPerPod: packed } = gpu;
   const what = gpu.resource ?? `the claim of ${gpu.resourceClaimTemplateName}`;
   if (!need) return { fits: undefined, message: "the model's size is not known: give model.cache, or model.memoryMiB" };
-  const known = offers.filter(({ memory }) => memory !== undefined);
+  const known = (offers ?? []).filter(({ memory }) => memory !== undefined);
   const largest = known.toSorted((a, b) => (b.memory ?? 0) - (a.memory ?? 0))[0];
   const parts = [
     `weights ${gib(need.weights)}`,
@@ -32,8 +33,13 @@ export function judgeFit({ need, sessions, gpu, spansCards, offers }: FitQuestio
     `CUDA context ${gib(need.context)}`,
   ];
   const takes = `an instance takes ${gib(need.total)} GiB (${parts.join(", ")})`;
-  if (largest?.memory === undefined)
-    return { fits: undefined, message: `${takes}; no node says how much memory ${what} has` };
+  if (largest?.memory === undefined) {
+    const who = gpu.resource === undefined ? "ResourceSlices" : "nodes";
+    const why = offers
+      ? `no node says how much memory ${what} has`
+      : `this operator may not read ${who}, which say how much memory ${what} has`;
+    return { fits: undefined, message: `${takes}; ${why}` };
+  }
   // Instances that share a card, and cards that share an instance.
   const together = spansCards ? packed : Math.ceil(packed / count);
   const cards = spansCards ? count : 1;

@@ -43,7 +43,7 @@ export function fitsOf(
     });
     const sessions = `${model.sessions} sessions of ${model.contextTokens} tokens`;
     const spansCards = plan.backend === "llama-cpp";
-    const fit = judgeFit({ need, sessions, gpu, spansCards, offers: offers ?? [] });
+    const fit = judgeFit({ need, sessions, gpu, spansCards, offers });
     // How many cards the claim has is not known: less than enough is no proof.
     const unsure = plan.gpu.resource === undefined && devices === undefined && fit.fits === false;
     return [{ variant: plan.name, ...fit, ...(unsure && { fits: undefined }), demand }];

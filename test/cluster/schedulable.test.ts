@@ -188,3 +188,22 @@ cluster.ownTest(
   },
   400_000,
 );
+
+cluster.ownTest("an operator that may not read nodes says so, and its pool runs", async () => {
+  const namespace = await cluster.namespace();
+  await cluster.addFakeNodes({ count: 1 });
+  await cluster.addFakeNodes({ count: 1, gpus: 8 });
+  await operate(cluster, namespace);
+  await cluster.apply([stub({ backend: "hf-cuda", gpu: {}, model: MIB(10_000) })], namespace);
+  await until("Schedulable has the reason", async () => {
+    const pool = await cluster.get<Pool>("llmp", "apex", namespace);
+    expect(conditionOf(pool, "Schedulable")).toMatchObject({
+      status: "Unknown",
+      reason: "SizeUnknown",
+      message: expect.stringMatching(
+        /^every pod has a node; an instance takes 10[.]3 GiB .*; this operator may not read nodes, which say how much memory nvidia[.]com\/gpu has$/,
+      ),
+    });
+    expect(conditionOf(pool, "Ready")).toMatchObject({ status: "True" });
+  });
+});
