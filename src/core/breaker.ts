@@ -22,6 +22,8 @@ interface Breaker {
   /** In a row. */
   failures: number;
   probing: boolean;
+  /** On the clock's scale, while it is open: when a probe may go. */
+  probeAt: number;
   cancelTimer: () => void;
 }
 
@@ -49,7 +51,15 @@ export class Breakers {
     for (const { uid, variant } of endpoints) {
       gone.delete(uid);
       if (this.#breakers.has(uid)) continue;
-      this.#breakers.set(uid, { uid, variant, state: "closed", failures: 0, probing: false, cancelTimer: () => {} });
+      this.#breakers.set(uid, {
+        uid,
+        variant,
+        state: "closed",
+        failures: 0,
+        probing: false,
+        probeAt: 0,
+        cancelTimer: () => {},
+      });
     }
     for (const [uid, breaker] of gone) {
       breaker.cancelTimer();
@@ -61,6 +71,12 @@ export class Breakers {
   /** `closed` for an endpoint that is not known. */
   state(uid: string): BreakerState {
     return this.#breakers.get(uid)?.state ?? "closed";
+  }
+
+  /** Milliseconds until a probe of it may go; 0 where it is not open. */
+  probeInMs(uid: string): number {
+    const breaker = this.#breakers.get(uid);
+    return breaker?.state === "open" ? Math.max(0, breaker.probeAt - this.#clock.now()) : 0;
   }
 
   /** Whether a request may go there now. */
@@ -100,6 +116,7 @@ export class Breakers {
     breaker.failures++;
     if (breaker.state === "closed" && breaker.failures < FAILURES_TO_OPEN) return;
     if (breaker.state === "closed" && !this.#hasClosed(breaker.variant, breaker)) return;
+    breaker.probeAt = this.#clock.now() + OPEN_MS;
     breaker.cancelTimer = this.#clock.after(OPEN_MS, () => this.#move(breaker, "half-open"));
     this.#move(breaker, "open");
   }

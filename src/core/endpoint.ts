@@ -18,6 +18,8 @@ export interface Endpoint {
   tokensPerSecond?: number;
   /** Why it is not Ready, in words; while it is, a warning. */
   message?: string;
+  /** While it is Failed, and its source starts it again: when, on the clock's scale. */
+  restartAt?: number;
   /** 0 to 1, while it loads and where that is known. */
   progress?: number;
   /** Why the process before this one ended, when nobody had asked it to. `lasting`: a restart alone does not cure it. */

@@ -7,6 +7,14 @@ export function closedError(): LLMPoolError {
   return new LLMPoolError("store_unavailable", "the store is closed");
 }
 
+/**
+ * When it is worth asking a store again that has been away for so long, in seconds: nobody knows when it is back, but what has just gone is
+ * more likely to be back in a moment than what has been away for minutes.
+ */
+export function backInSeconds(awayMs: number): number {
+  return Math.min(30, Math.max(1, awayMs / 2000));
+}
+
 export function noEpisodeError(id: string): LLMPoolError {
   return new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
 }

@@ -13,7 +13,7 @@ import type { Reaper } from "./reaper.ts";
 import { type Outcome, Relay } from "./relay.ts";
 import { ROUTES } from "./request.ts";
 import type { RequestIds } from "./request-ids.ts";
-import type { Seat, Seats } from "./seats.ts";
+import { type Seat, type Seats, SUSPECT_MS } from "./seats.ts";
 import type { Upstreams } from "./upstream.ts";
 
 /** Attempts at instances for one call, all before its first token. */
@@ -296,7 +296,7 @@ function isFree(usage: Usage | null | undefined): boolean {
 function unreachableError({ endpoint }: Seat, cause: Error): LLMPoolError {
   return new LLMPoolError("instance_unavailable", `instance ${endpoint.id} cannot be reached`, {
     cause,
-    retryAfterSeconds: 1,
+    retryAfterSeconds: SUSPECT_MS / 1000,
   });
 }
 

@@ -22,6 +22,12 @@ export interface Place {
   endpoint: Endpoint | undefined;
   /** The endpoint that refused a connection a moment ago. */
   suspect: string | undefined;
+  /** On the clock's scale: until when it is left alone. */
+  suspectUntil: number;
+  /** Since when it starts, if it does, */
+  startsSince: number | undefined;
+  /** and how long that took the last time, in milliseconds. */
+  startMs: number | undefined;
   /** On the clock's scale; undefined while it takes traffic. */
   downSince: number | undefined;
   cancelMove: (() => void) | undefined;

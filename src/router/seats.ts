@@ -17,9 +17,12 @@ import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Identity } from "./identify.ts";
 import { candidates, instanceObject, leastLoaded, type Place } from "./place.ts";
+import { noteStart, readyInMs } from "./start-times.ts";
 
 /** How long an endpoint that refused a connection is left alone, in milliseconds; its supervisor knows better by then. */
-const SUSPECT_MS = 1_000;
+export const SUSPECT_MS = 1_000;
+/** A guess beyond this is no help to a caller. */
+const MOST_RETRY_AFTER_S = 300;
 /** How often the number of sessions per instance is read again, in milliseconds. It only breaks ties. */
 const COUNT_SESSIONS_MS = 5_000;
 
@@ -124,9 +127,7 @@ export class Seats {
     const from = ready.length > 0 ? ready : able;
     const best = leastLoaded(from, identity.hint);
     if (!best) {
-      throw new LLMPoolError("instance_unavailable", "this variant of the pool has no instances; scale it up", {
-        retryAfterSeconds: 10,
-      });
+      throw new LLMPoolError("instance_unavailable", "this variant of the pool has no instances; scale it up");
     }
     return best.plan;
   }
@@ -180,6 +181,7 @@ export class Seats {
     const place = this.#places.get(id);
     if (!place || place.endpoint?.uid !== uid) return;
     place.suspect = uid;
+    place.suspectUntil = this.#deps.clock.now() + SUSPECT_MS;
     this.#observePlace(place);
     this.#deps.clock.after(SUSPECT_MS, () => {
       if (place.suspect !== uid) return;
@@ -247,6 +249,9 @@ export class Seats {
       sessions: 0,
       endpoint: undefined,
       suspect: undefined,
+      suspectUntil: 0,
+      startsSince: undefined,
+      startMs: undefined,
       downSince: clock.now(),
       cancelMove: undefined,
     };
@@ -289,14 +294,26 @@ export class Seats {
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
     // An instance that left the plan: its id still says which variant it was of.
     const name = place?.plan.variant ?? (/^\d+$/.test(id) ? "default" : id.slice(0, id.lastIndexOf("-")));
-    const others = [...this.#places.values()].filter((p) => p.plan.variant === name && p !== place && this.#isReady(p));
-    const best = ask.pinned ? undefined : leastLoaded(others, undefined);
+    const others = [...this.#places.values()].filter((p) => p.plan.variant === name && p !== place);
+    const best = ask.pinned ? undefined : leastLoaded(others.filter(this.#isReady), undefined);
     if (best) return best;
     const state = place?.endpoint?.message ?? place?.endpoint?.state ?? "gone";
     const none = ask.pinned ? "" : `, and no other instance of variant ${name} is ready`;
+    const able = [...(place ? [place] : []), ...(ask.pinned ? [] : others)];
+    const retryAfterSeconds = this.#readyInSeconds(able);
     throw new LLMPoolError("instance_unavailable", `instance ${id} is not ready (${state})${none}`, {
-      retryAfterSeconds: 5,
+      ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
     });
+  }
+
+  /** When the first of them takes requests again; undefined where nothing says so. */
+  #readyInSeconds(places: readonly Place[]): number | undefined {
+    const now = this.#deps.clock.now();
+    const known = places.flatMap((place) => {
+      const ms = readyInMs(place, this.#breakers.probeInMs(place.endpoint?.uid ?? ""), now);
+      return ms === undefined ? [] : [ms];
+    });
+    return known.length === 0 ? undefined : Math.min(MOST_RETRY_AFTER_S, Math.max(1, Math.min(...known) / 1000));
   }
 
   #observe(): void {
@@ -305,6 +322,7 @@ export class Seats {
     const endpoints = new Map(list.map((e) => [e.id, e]));
     for (const place of this.#places.values()) {
       place.endpoint = endpoints.get(place.plan.id);
+      noteStart(place, this.#deps.clock.now());
       this.#observePlace(place);
     }
   }

@@ -238,6 +238,7 @@ export class Instance {
       restarts,
       message,
       lastFailure: failure,
+      restartAt: this.#deps.clock.now() + delayMs,
     };
     this.#later(delayMs, () => {
       this.#clear();

@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { BudgetClaim, EpisodeEvent } from "../../src/core/store.ts";
 import { systemClock } from "../../src/lib/clock.ts";
+import type { LLMPoolError } from "../../src/lib/errors.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { openRedisStore, type RedisStoreOptions } from "../../src/store/redis/open.ts";
 import type { RedisStore } from "../../src/store/redis/store.ts";
@@ -128,10 +129,16 @@ describe.skipIf(!hasRedis)(hasRedis ? "several routers over one Redis" : `over R
     await takeOver();
     wire.partition();
     await server.start();
-    await eventually("it waits for the other", async () => {
-      const refused = await one.admit(ask({ claims: [KEY] })).catch((error: Error) => error.message);
-      return String(refused).includes("other routers have still to say");
+    const refused = await eventually("it waits for the other", async () => {
+      const error = await one.admit(ask({ claims: [KEY] })).then(
+        () => undefined,
+        (thrown: LLMPoolError) => thrown,
+      );
+      return error?.message.includes("other routers have still to say") && error;
     });
+    // The other's lease, at most: after that nobody waits for it.
+    expect(refused.retryAfterSeconds).toBeGreaterThan(5);
+    expect(refused.retryAfterSeconds).toBeLessThanOrEqual(15);
     wire.heal();
     await Promise.all([isBack(one), isBack(other)]);
     // What was settled is open again in the copy: it is left to whoever asks the instance. What was admitted is held again.

@@ -225,15 +225,38 @@ describe("faults", () => {
     expect(next.headers.get("x-llmpool-rebound")).toBeNull();
   });
 
-  test("nothing ready at all is instance_unavailable with the reason", async () => {
-    rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" })]);
-    const waiting = rig.chat({ model: "planner" });
+  /** The answer to a call whose instance stays down. */
+  async function afterRebind(answer: Promise<Response>): Promise<[Response, string]> {
     await eventually("the call waits", async () => (await instance("0")).queued === 1);
     rig.clock.advance(30_000);
+    const response = await answer;
+    return [response, await response.text()];
+  }
+
+  test("nothing ready at all is instance_unavailable with the reason", async () => {
+    rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" })]);
+    const [response, body] = await afterRebind(rig.chat({ model: "planner" }));
+    expect([response.status, response.headers.get("retry-after")]).toEqual([503, null]);
+    expect(body).toMatch(/instance 0 is not ready \(out of memory\)/);
+  });
+
+  test("Retry-After says when an instance is started again", async () => {
+    const restartAt = rig.clock.now() + 75_000;
+    rig.source.set([at(0).endpoint({ state: "Failed", restartAt })]);
+    const [response] = await afterRebind(rig.chat({ model: "planner" }));
+    expect([response.status, response.headers.get("retry-after")]).toEqual([503, "45"]);
+  });
+
+  test("Retry-After says when a breaker lets the next probe through", async () => {
+    rig = await startRig({ roles: [], rebindAfterSeconds: 10 });
+    const pinned = () => rig.chat({}, { "x-llmpool-instance": "0" });
+    at(0).behave = (_call, res) => refuse(res, 502, "upstream_error");
+    for (let i = 0; i < 5; i++) await pinned();
+    const waiting = pinned();
+    await eventually("the call waits", async () => (await instance("0")).queued === 1);
+    rig.clock.advance(10_000);
     const response = await waiting;
-    expect(response.status).toBe(503);
-    expect(response.headers.get("retry-after")).toBe("5");
-    expect(await response.text()).toMatch(/instance 0 is not ready \(out of memory\)/);
+    expect([response.status, response.headers.get("retry-after")]).toEqual([503, "20"]);
   });
 
   test("a restarted instance takes those who waited for it", async () => {

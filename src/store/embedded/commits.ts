@@ -1,5 +1,5 @@
 import type { Episode, EpisodeEvent } from "../../core/store.ts";
-import { closedError } from "../../core/store-errors.ts";
+import { backInSeconds, closedError } from "../../core/store-errors.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
@@ -38,7 +38,8 @@ export class Commits {
   #everything = false;
   #cancelCollect: (() => void) | undefined;
   #cancelRetry: () => void = () => {};
-  #failing = false;
+  /** On the clock's scale: since when nothing can be written. */
+  #failingSince: number | undefined;
   #closed = false;
 
   constructor(journal: Journal, clock: Clock, log: Logger) {
@@ -133,8 +134,8 @@ export class Commits {
     try {
       if (everything) this.#journal.commit();
       else this.#journal.commitAdmissions();
-      if (this.#failing) this.#log.info("the state directory can be written again");
-      this.#failing = false;
+      if (this.#failingSince !== undefined) this.#log.info("the state directory can be written again");
+      this.#failingSince = undefined;
     } catch (error) {
       failure = this.#failed(error);
       for (const undo of batch?.undo.reverse() ?? []) undo();
@@ -160,15 +161,17 @@ export class Commits {
   }
 
   #failed(error: unknown): LLMPoolError {
-    if (!this.#failing) this.#log.error("the state directory cannot be written", { err: messageOf(error) });
-    this.#failing = true;
+    if (this.#failingSince === undefined)
+      this.#log.error("the state directory cannot be written", { err: messageOf(error) });
+    const now = this.#clock.now();
+    this.#failingSince ??= now;
     this.#cancelRetry();
     this.#cancelRetry = this.#clock.after(RETRY_MS, () => {
       if (!this.#closed && this.#journal.isDirty) this.soon();
     });
     return new LLMPoolError("store_unavailable", `the state directory cannot be written: ${messageOf(error)}`, {
       cause: error,
-      retryAfterSeconds: RETRY_MS / 1000,
+      retryAfterSeconds: backInSeconds(now - this.#failingSince),
     });
   }
 

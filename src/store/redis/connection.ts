@@ -140,8 +140,8 @@ function withHost(url: string, address: string): string {
   return moved.href;
 }
 
-export function unavailable(message: string, cause?: unknown): LLMPoolError {
-  return new LLMPoolError("store_unavailable", message, { cause, retryAfterSeconds: 1 });
+export function unavailable(message: string, cause?: unknown, retryAfterSeconds = 1): LLMPoolError {
+  return new LLMPoolError("store_unavailable", message, { cause, retryAfterSeconds });
 }
 
 async function makeClient(url: string, { ca, cert, key }: TlsFiles): Promise<Client> {

@@ -1,4 +1,5 @@
-import { closedError, inUseError } from "../../core/store-errors.ts";
+import { backInSeconds, closedError, inUseError } from "../../core/store-errors.ts";
+import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import { Connection, type ConnectionOptions, unavailable } from "./connection.ts";
 import type { Hold, LuaList } from "./replies.ts";
@@ -13,6 +14,7 @@ export const DUTY_MS = 2_000;
 export interface LinkOptions extends ConnectionOptions {
   /** This router's name, new with each start. */
   router: string;
+  clock: Clock;
   /** A session that is not used for so long is forgotten, in milliseconds. */
   ttlMs: number;
   /** For tests: in place of the server's clock. */
@@ -35,6 +37,10 @@ export class Link {
   #ready = false;
   #run: string | undefined;
   #why = "not connected yet";
+  /** On the clock's scale: since when it is not ready, */
+  #awaySince: number | undefined;
+  /** and until when other routers may still say what they hold; after that it goes on without them. */
+  #othersUntil: number | undefined;
   #closed = false;
   /** How often it has begun to join: what was asked before that may not be counted in. */
   joins = 0;
@@ -53,12 +59,16 @@ export class Link {
 
   mustBeReady(): void {
     this.mustBeOpen();
-    if (!this.ready) throw unavailable(`the store is away: ${this.#connection?.lost ?? this.#why}`);
+    if (!this.ready) {
+      throw unavailable(`the store is away: ${this.#connection?.lost ?? this.#why}`, undefined, this.#backInSeconds());
+    }
   }
 
   /** Undefined: connected, but other routers have still to say what they hold. */
   async join(holds: { id: string; r: Hold }[]): Promise<Joined | undefined> {
     this.#ready = false;
+    this.#awaySince ??= this.#options.clock.now();
+    this.#othersUntil = undefined;
     this.joins++;
     if (this.#connection?.lost !== undefined) this.#connection = undefined;
     this.#connection ??= await Connection.open(this.#options).catch((error: unknown) => {
@@ -69,11 +79,13 @@ export class Link {
     const isOtherRun = this.#run !== undefined && this.#run !== runId;
     const reply = (await this.#script("reassert", { newRun: runId, holds, restore: isOtherRun })) as JoinReply;
     if (!reply.done) {
+      this.#othersUntil = this.#options.clock.now() + reply.othersMs;
       this.#why = "Redis was restarted or replaced, and other routers have still to say what they hold";
       return undefined;
     }
     this.#run = runId;
     this.#ready = true;
+    this.#awaySince = undefined;
     return { mine: listOf(reply.mine), last: reply.last, number: reply.number, isOtherRun };
   }
 
@@ -88,6 +100,12 @@ export class Link {
     this.#closed = true;
     if (this.ready) await this.#script("leave", {}).catch(() => {});
     this.#connection?.close();
+  }
+
+  #backInSeconds(): number {
+    const now = this.#options.clock.now();
+    if (this.#othersUntil !== undefined) return Math.max(1, (this.#othersUntil - now) / 1000);
+    return backInSeconds(now - (this.#awaySince ?? now));
   }
 
   async #script(name: keyof typeof SCRIPTS, args: object): Promise<unknown> {
@@ -120,6 +138,8 @@ export class Link {
 
 interface JoinReply {
   done: boolean;
+  /** While it is not: until the last lease of those that have still to say what they hold is over. */
+  othersMs: number;
   mine: LuaList<string>;
   last: string;
   number: number;

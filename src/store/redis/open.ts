@@ -50,7 +50,16 @@ export async function openRedisStore(options: RedisStoreOptions): Promise<RedisS
   const ttlMs = sessionTTLSeconds * 1000;
   const router = Buffer.from(random(16)).toString("hex");
   // The braces are a hash tag: all of a pool is in one slot.
-  const link = new Link({ url, tls, allowVolatile, prefix: `{llmpool:${namespace}/${pool}}:`, router, ttlMs, time });
+  const link = new Link({
+    url,
+    tls,
+    allowVolatile,
+    prefix: `{llmpool:${namespace}/${pool}}:`,
+    router,
+    ttlMs,
+    time,
+    clock,
+  });
   const now = () => time?.().now ?? clock.now();
   const store = new RedisStore({
     ...{ link, journal: new Journal(), feed: new EventFeed(log, router), clock, random, log },

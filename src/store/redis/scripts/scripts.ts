@@ -342,10 +342,13 @@ for _, h in ipairs(A.holds) do
   end
 end
 disownAll(A.router, keep)
-local done = true
+local done, othersMs = true, 0
 if run ~= A.newRun then
   for _, router in ipairs(call('ZRANGEBYSCORE', P .. 'routers', '(' .. now, '+inf')) do
-    if call('SISMEMBER', P .. 'asserted', router) == 0 then done = false end
+    if call('SISMEMBER', P .. 'asserted', router) == 0 then
+      done = false
+      othersMs = math.max(othersMs, call('ZSCORE', P .. 'routers', router) - now)
+    end
   end
 end
 if done then
@@ -359,7 +362,7 @@ if done then
 end
 local last = call('XREVRANGE', P .. 'events', '+', '-', 'COUNT', 1)[1]
 return cjson.encode({
-  done = done, mine = call('ZRANGE', P .. 'open:' .. A.router, 0, -1), last = last and last[1] or '0-0', number = tonumber(call('HGET', meta, 'events') or 0),
+  done = done, othersMs = othersMs, mine = call('ZRANGE', P .. 'open:' .. A.router, 0, -1), last = last and last[1] or '0-0', number = tonumber(call('HGET', meta, 'events') or 0),
 })
 `,
   ),
