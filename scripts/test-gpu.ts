@@ -25,11 +25,11 @@ if (card === "") {
   process.exit(2);
 }
 const env = { ...process.env, LLMPOOL_TEST_HF_CUDA: home.dir, LLMPOOL_TEST_GPU: "1" };
-const conformance = await run(process.execPath, [
-  join(root, "node_modules/vitest/vitest.mjs"),
-  "run",
-  join(root, "test/hf-cuda/conformance.test.ts"),
-]);
+const files = ["conformance", "supervise", "shared-weights"].map((name) => join(root, `test/hf-cuda/${name}.test.ts`));
+const vitest = [join(root, "node_modules/vitest/vitest.mjs"), "run", "--no-file-parallelism", ...files];
+const conformance = await run(process.execPath, vitest);
+// CUDA graphs against steps that are not captured.
+const decode = await run(home.python, ["-m", "pytest", "-p", "no:cacheprovider", "tests/test_decode.py"], PACKAGE);
 
 const models = await mkdtemp(join(tmpdir(), "llmpool-gpu-"));
 try {
@@ -38,16 +38,19 @@ try {
     console.log(`\n| ${card}, ${quantization} | |\n| --- | --- |`);
     const measure = [join(PACKAGE, "tests/measure.py"), join(models, "llama-8b-shape"), quantization];
     if ((await run(home.python, measure)) !== 0) process.exitCode = 1;
+    const processes = [join(PACKAGE, "tests/measure_processes.py"), join(models, "llama-8b-shape"), quantization];
+    // Five sets of 16 bit weights may be more than a card has.
+    if (quantization === "nf4" && (await run(home.python, processes)) !== 0) process.exitCode = 1;
   }
 } finally {
   await rm(models, { recursive: true, force: true });
 }
-if (conformance !== 0) process.exitCode = 1;
+if (conformance !== 0 || decode !== 0) process.exitCode = 1;
 
-function run(file: string, args: string[]): Promise<number> {
+function run(file: string, args: string[], cwd = root): Promise<number> {
   return new Promise((resolve, reject) => {
     const child = spawn(file, args, {
-      cwd: root,
+      cwd,
       env: { ...env, PYTHONPATH: join(PACKAGE, "src"), HF_HUB_OFFLINE: "1" },
       stdio: "inherit",
     });

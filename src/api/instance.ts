@@ -68,6 +68,8 @@ export interface InstanceReadiness {
   warmup_s?: number;
   /** Speed of one stream: of the last ten or so answers, until there is one of the warm-up. */
   tokens_per_second?: number;
+  /** hf-cuda: `CUDA graphs`, or `eager: ` and why. */
+  decode?: string;
   /** It gives log probabilities; else it refuses `logprobs: true`. */
   logprobs?: true;
 }

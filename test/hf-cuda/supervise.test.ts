@@ -9,7 +9,7 @@ const LONG = { prompt: "Once upon a time", max_tokens: 3000, temperature: 0 };
 test("kill -9 of one of five Python instances breaks none of the four other token streams", async () => {
   const pod = await packed(5, { contextTokens: 4096 });
   const ids = ["0", "1", "2", "3", "4"];
-  await pod.become(ids.map((id) => ({ id, state: "Ready", restarts: 0, device: "CPU" })));
+  await pod.become(ids.map((id) => ({ id, state: "Ready", restarts: 0 })));
   const before = await pod.pids();
   expect(new Set(before).size).toBe(5);
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is loaded
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if "LLMPOOL_TEST_GPU" not in os.environ:  # `npm run test:gpu` runs some of these on a card
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from llmpool_hf_cuda.api import Done, GenerateRequest, Output, Prompt, Sampling
 from llmpool_hf_cuda.backend import Backend, create_backend

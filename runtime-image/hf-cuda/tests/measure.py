@@ -48,10 +48,14 @@ async def _measure(given: argparse.Namespace, sessions: list[int], folder: Path)
     backend._engine._end_tokens = frozenset()  # random weights may say the end at once
     try:
         await _turns(backend, given.history)
+        _row("decoding", backend.decode)
         for n in sessions:
             together = await _speed(backend, n, given.tokens, together=True)
             alone = await _speed(backend, n, given.tokens, together=False)
             _row(f"{n} sessions together / one after the other", f"{together:.1f} / {alone:.1f} tokens/s")
+        captured, backend._engine._decode = backend._engine._decode, None
+        if captured is not None:
+            _row("one session without CUDA graphs", f"{await _speed(backend, 1, given.tokens, together=True):.1f} tokens/s")
         _row("generate, one session", f"{_generate(backend, given.tokens):.1f} tokens/s")
         if torch.cuda.is_available():
             _row("device memory at most", f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")

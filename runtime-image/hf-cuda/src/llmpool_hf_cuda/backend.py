@@ -40,6 +40,7 @@ class Backend:
         self.model_name = config.modelName or Path(config.modelPath or config.model.uri).name
         self.context_tokens = config.contextTokens
         self.warning: str | None = None
+        self.decode = ""
         if loaded.device.type == "cpu":
             card = Path("/dev/nvidiactl").exists()
             why = "there is a GPU, but its driver is too old for this CUDA" if card else "there is no CUDA card here"
@@ -76,6 +77,7 @@ class Backend:
 
     async def warmup(self, prompt: str) -> tuple[float, float]:
         """One real inference: seconds, and tokens per second of the tokens after the first."""
+        self.decode = await asyncio.wrap_future(self._engine.prepare())
         began = time.monotonic()
         request = GenerateRequest(
             "warmup",

@@ -24,7 +24,8 @@ class KvCells:
         self.shape = shape
         self.rows = rows
         self.context = context
-        self._cells = torch.empty((shape.layers, 2, rows, shape.heads, context, shape.width), dtype=dtype, device=device)
+        # Not empty: what a mask hides still counts as zero times its value, and that must be a number.
+        self._cells = torch.zeros((shape.layers, 2, rows, shape.heads, context, shape.width), dtype=dtype, device=device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -37,6 +38,11 @@ class KvCells:
     def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer: [rows, heads, context, width]."""
         return self._cells[index, 0], self._cells[index, 1]
+
+    def wipe(self, row: int, first: int, end: int) -> None:
+        """Zero, as at the start: values of an overflow, say, must not reach whoever has these cells next."""
+        if first < end:
+            self._cells[:, :, row, :, first:end] = 0
 
     def read(self, layer: int, row: int, tokens: int) -> torch.Tensor:
         """A copy on the CPU, [2, heads, tokens, width]."""

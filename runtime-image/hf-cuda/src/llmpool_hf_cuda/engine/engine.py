@@ -17,6 +17,7 @@ from ..errors import LLMPoolError
 from .attention import Segment, Step
 from .cells import KvCells
 from .chunk_sizer import ChunkSizer
+from .decode import Decode
 from .rows import Row, Rows
 from .turn import Saved, Turn
 
@@ -44,6 +45,7 @@ class Engine:
         self._sizer = ChunkSizer(most_chunk)
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._turns: list[Turn] = []
+        self._decode: Decode | None = None
         self._chunks = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, args=(threads,), name="engine", daemon=True)
@@ -72,6 +74,10 @@ class Engine:
 
         self._commands.put(run)
         return future
+
+    def prepare(self) -> Future[str]:
+        """Says how steps of decoding will be computed, once that is settled. Before the first turn."""
+        return self.call(self._prepare)
 
     def set_threads(self, threads: int) -> None:
         self.call(lambda: torch.set_num_threads(threads))
@@ -151,6 +157,8 @@ class Engine:
         # The last token of the prompt is always evaluated: the first of the answer is sampled from it.
         turn.cached = min(_shared(row.ids, turn.prompt), len(turn.prompt) - 1)
         row.ids = row.ids[: turn.cached]
+        self._cells.wipe(row.index, turn.cached, row.written)
+        row.written = turn.cached
         self._emit(turn, Started(len(turn.prompt), turn.cached))
 
     def _pick(self) -> tuple[list[Turn], Turn | None]:
@@ -160,6 +168,22 @@ class Engine:
         oldest = self._chunks % OLDEST_EVERY == OLDEST_EVERY - 1
         chunk = (prompts[0] if oldest else min(prompts, key=lambda turn: turn.left)) if prompts else None
         return [turn for turn in ready if turn.next_token is not None], chunk
+
+    def _prepare(self) -> str:
+        if self._cells.device.type != "cuda":
+            return "eager: CUDA graphs need a card"
+        decode = Decode(self._model, self._cells)
+        try:
+            decode.capture()
+            torch.cuda.synchronize()
+        except Exception as error:
+            log.warning("decoding goes on without CUDA graphs", exc_info=error)
+            del decode
+            torch.cuda.empty_cache()
+            # Whether the device still works, the warm-up inference shows.
+            return f"eager: {type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no words'}"
+        self._decode = decode
+        return "CUDA graphs"
 
     def _step(self, decoders: list[Turn], chunk: Turn | None) -> None:
         segments: list[Segment] = []
@@ -181,13 +205,17 @@ class Engine:
         sampling = decoders if not ends else turns
         began = time.monotonic()
         try:
-            logits = self._forward(segments, tokens, len(sampling))
+            if chunk is None and self._decode is not None:
+                logits = self._decode.run([s.row for s in segments], [s.start for s in segments], tokens)
+            else:
+                logits = self._forward(segments, tokens, len(sampling))
         except Exception as error:
             self._failed(turns, chunk, size, error)
             return
         for turn, segment, part in zip(turns, segments, _split(tokens, segments), strict=True):
             assert turn.row is not None and len(turn.row.ids) == segment.start
             turn.row.ids += part
+            turn.row.written = len(turn.row.ids)
         self._sample(sampling, logits)
         if chunk is not None:
             self._sizer.record(size, (time.monotonic() - began) * 1000)
@@ -301,6 +329,7 @@ class Engine:
         for i, part in enumerate(saved.layers):
             self._cells.write(i, row.index, part)
         row.ids = list(saved.ids)
+        row.written = len(row.ids)
 
 
 def _shared(a: list[int], b: list[int]) -> int:

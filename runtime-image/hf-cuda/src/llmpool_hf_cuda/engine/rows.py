@@ -14,6 +14,8 @@ class Row:
     ids: list[int] = field(default_factory=list)
     busy: bool = False
     used_at: float = 0.0
+    written: int = 0
+    """Cells that are not zero, if more than `ids` says: what was before."""
 
     def clear(self) -> None:
         self.session, self.ids, self.busy = None, [], False

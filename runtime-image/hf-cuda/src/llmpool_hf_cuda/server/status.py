@@ -51,6 +51,7 @@ class InstanceStatus:
             "device": self.backend.device,
             "warmup_s": self._warmup_seconds,
             "logprobs": True,
+            "decode": self.backend.decode,
             "tokens_per_second": self._tokens / self._seconds if self._seconds > 0 else self._warmup_speed,
         }
 

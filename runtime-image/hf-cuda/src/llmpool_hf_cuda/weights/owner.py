@@ -26,6 +26,7 @@ class WeightsOwner(Backend):
         self.model_name = config.modelName or Path(config.modelPath or config.model.uri).name
         self.context_tokens = config.contextTokens
         self.warning = None
+        self.decode = "none: this process holds weights"
         self._arena, pieces = arena.pack(loaded.model, loaded.device)
         self._said = {"format": FORMAT, "key": key, "card": card_id(loaded.device), "pieces": pieces}
         try:
