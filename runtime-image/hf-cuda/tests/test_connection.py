@@ -43,6 +43,14 @@ async def say(port: int, text: bytes) -> bytes:
         writer.close()
 
 
+async def send_for_ever(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+        await writer.drain()
+        # Where the system takes everything at once others would have no turn.
+        await asyncio.sleep(0)
+
+
 async def echo(exchange: Exchange) -> None:
     body = await exchange.read_body()
     await exchange.send_json(200, {"bytes": len(body)})
@@ -103,6 +111,30 @@ def test_too_large_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
             chunked = await say(port, POST + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 413 ")
         assert chunked.startswith(b"HTTP/1.1 413 ")
+
+    asyncio.run(run())
+
+
+def test_who_goes_on_sending_after_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODY_BYTES", 10)
+    monkeypatch.setattr(connection, "DISCARD_SECONDS", 0.05)
+
+    async def run() -> None:
+        async with serving(echo) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"transfer-encoding: chunked\r\n\r\n")
+            async with asyncio.timeout(30):
+                with pytest.raises(ConnectionError):
+                    await send_for_ever(writer)
+            writer.close()
+            # One that ends is kept: its next request is answered.
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"content-length: 11\r\n\r\n")
+            async with asyncio.timeout(30):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+                writer.write(b"hello world" + POST + b"connection: close\r\ncontent-length: 2\r\n\r\nhi")
+                assert (await reader.read()).endswith(b'{"bytes":2}')
+            writer.close()
 
     asyncio.run(run())
 

@@ -117,7 +117,7 @@ def test_a_deleted_session_is_gone_in_memory_and_on_disk(tiny: Path, config: Mak
         await answer(backend, request(LONG, 2, session="a"))
         data = b"".join(await backend.export_session("a"))
 
-        async def parts():  # type: ignore[no-untyped-def]
+        async def parts() -> AsyncIterator[bytes]:
             yield data
 
         await backend.import_session("b", parts())

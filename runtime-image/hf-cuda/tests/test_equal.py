@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmpool_hf_cuda.backend import Backend
 from llmpool_hf_cuda.config import InstanceConfig
+from llmpool_hf_cuda.engine.turn import Turn
 
 TOKENS = 12
 BFLOAT16_TIE = 0.25
@@ -103,21 +104,49 @@ def test_equals_generate(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("quantization", ["nf4", "int8"])
-def test_quantised_logits_stay_near(
-    quantization: str, tiny: Path, config: MakeConfig, backends: Callable[[InstanceConfig], Backend]
+TOLERANCE = {("none", torch.float32): 1e-3, ("none", torch.bfloat16): 1.0, ("nf4", torch.bfloat16): 1.0, ("int8", torch.bfloat16): 6.0}
+"""Most that a logit may differ between an answer that is computed alone and the same one beside others. See docs/hf-cuda.md, Rounding."""
+
+
+@pytest.mark.parametrize(("quantization", "dtype"), TOLERANCE, ids=lambda value: str(value).removeprefix("torch."))
+def test_logits_beside_others_stay_near(
+    quantization: str,
+    dtype: torch.dtype,
+    smol: Path,
+    config: MakeConfig,
+    backends: Callable[[InstanceConfig], Backend],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Quantised weights round by the shape of a batch: the answer beside others need not be the same, but it is one of the model's."""
-    backend = backends(config(tiny, quantization))
+    monkeypatch.setattr("llmpool_hf_cuda.model.loader._dtype", lambda *_: dtype)
+    backend = backends(config(smol, quantization))
+    told: dict[str, list[torch.Tensor]] = {}
+    sample = backend._engine._sample
+
+    def traced(turns: list[Turn], logits: torch.Tensor) -> None:
+        for turn, row in zip(turns, logits, strict=True):
+            told.setdefault(str(turn.session), []).append(row.clone())
+        sample(turns, logits)
+
+    monkeypatch.setattr(backend._engine, "_sample", traced)
 
     async def run() -> None:
-        alone = [(await answer(backend, request(p, 8)))[1].usage for p in PROMPTS]
-        beside = [done.usage for _, done in await asyncio.gather(*(answer(backend, request(p, 8)) for p in PROMPTS))]
-        assert alone == beside
-        text, _ = await answer(backend, request(PROMPTS[0], 8, session="s"))
-        again, done = await answer(backend, request(PROMPTS[0], 8, session="s"))
-        assert again == text
-        assert done.usage.cached_tokens == done.usage.prompt_tokens - 1
+        for i, prompt in enumerate(PROMPTS):
+            await answer(backend, request(prompt, TOKENS, session=f"{i}"))
+            await backend.delete_session(f"{i}")
+        alone = dict(told)
+        told.clear()
+        await asyncio.gather(*(answer(backend, request(p, TOKENS, session=f"{i}")) for i, p in enumerate(PROMPTS)))
+        compared = 0
+        most = 0.0
+        for name, rows in told.items():
+            for a, b in zip(alone[name], rows, strict=True):
+                compared += 1
+                most = max(most, float((a - b).abs().max()))
+                # From where another token was taken it is another text.
+                if int(a.argmax()) != int(b.argmax()):
+                    break
+        assert most <= TOLERANCE[quantization, dtype]
+        assert compared >= len(PROMPTS) * 2
 
     asyncio.run(run())
 

@@ -102,7 +102,7 @@ def test_another_process_maps_what_is_shared(tmp_path: Path) -> None:
     tensor = torch.arange(8, dtype=torch.uint8)
 
     def message() -> tuple[dict[str, object], list[int]]:
-        descriptor, size = tensor.untyped_storage()._share_fd_cpu_()  # type: ignore[attr-defined]
+        descriptor, size = tensor.untyped_storage()._share_fd_cpu_()
         return {"note": "é" * 200_000, "size": size}, [descriptor]
 
     server = Server(tmp_path / "s", message)

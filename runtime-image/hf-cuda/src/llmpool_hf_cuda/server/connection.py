@@ -26,6 +26,8 @@ FLUSH_SECONDS = 2
 
 BODY_BYTES = 64 * 1024 * 1024
 BODY_SECONDS = 30.0
+DISCARD_SECONDS = 5.0
+"""A body that is answered before its end is thrown away for so long: who goes on sending is cut off."""
 WRITE_IDLE_SECONDS = 30.0
 
 
@@ -63,6 +65,15 @@ class _Protocol(H11Protocol):
         # Read when a request arrives: uvicorn copies the state into its scope.
         self.app_state["transport"] = self.transport
         super().handle_events()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self.loop.call_later(DISCARD_SECONDS, self._still_sends, self.cycle)
+
+    def _still_sends(self, cycle: object) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+            self.transport.abort()
 
     def _headers_late(self) -> None:
         if self.cycle is None:
