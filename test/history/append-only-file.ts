@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { EpisodeSettings as Settings } from "../../src/core/store.ts";
 import type { Entry } from "./history.ts";
 
 export interface Limits {
@@ -7,6 +8,8 @@ export interface Limits {
   /** By role. */
   roles: Readonly<Record<string, number>>;
 }
+
+type EpisodeSettings = Pick<Settings, "budgetTokens" | "progressExtendSeconds" | "maxTimeoutSeconds">;
 
 interface Bucket {
   spent: number;
@@ -24,6 +27,8 @@ export class AppendOnlyFile implements Disposable {
   readonly #buckets = new Map<string, Bucket>();
   /** Limits of episodes, by the number that names their buckets. */
   readonly #episodes = new Map<string, number>();
+  /** Number, deadline and extensions of each episode, as last seen. */
+  readonly #deadlines = new Map<string, string>();
   /** Up to here all steps were read. */
   #offset = 0;
 
@@ -75,10 +80,11 @@ export class AppendOnlyFile implements Disposable {
       } else if (key.startsWith("r:") && command === "HSET") this.#reserve(key.slice(2), pairs(rest), at);
       else if (key.startsWith("r:") && command === "DEL") settled.push(key.slice(2));
       else if (key.startsWith("e:") && command === "HSET") {
-        const { n, settings } = pairs(rest);
-        if (n !== undefined && settings !== undefined) {
-          this.#episodes.set(n, (JSON.parse(settings) as { budgetTokens: number }).budgetTokens);
-        }
+        const { n, settings, ...fields } = pairs(rest);
+        if (n === undefined || settings === undefined) continue;
+        const parsed = JSON.parse(settings) as EpisodeSettings;
+        this.#episodes.set(n, parsed.budgetTokens);
+        this.#deadline(key.slice(2), n, parsed, fields, at);
       } else if (key.startsWith("au:") && command === "RPUSH") {
         const { kind, data } = JSON.parse(rest[0] ?? "") as { kind: string; data: Record<string, string | number> };
         if (kind === "admit" || kind === "settle") {
@@ -127,6 +133,24 @@ export class AppendOnlyFile implements Disposable {
       episode: who,
       instance,
       named: boot !== undefined,
+    });
+  }
+
+  #deadline(
+    episode: string,
+    number: string,
+    settings: EpisodeSettings,
+    fields: Record<string, string>,
+    at: number,
+  ): void {
+    const key = `${number} ${fields.deadline} ${fields.extensions}`;
+    if (this.#deadlines.get(episode) === key) return;
+    this.#deadlines.set(episode, key);
+    this.entries.push({
+      ...{ kind: "deadline", at, episode, number, now: Number(fields.progressAt) },
+      ...{ deadline: Number(fields.deadline), extensions: Number(fields.extensions) },
+      extendMs: settings.progressExtendSeconds * 1000,
+      latest: Number(fields.startedAt) + settings.maxTimeoutSeconds * 1000,
     });
   }
 

@@ -20,6 +20,9 @@ const journal = (at: number, id: string, what: "admit" | "settle", tokens: numbe
   ...{ kind: "journal", at, episode: "e", id, event: what, tokens },
 });
 const event = (at: number, seq: number, name: string): Entry => ({ kind: "event", at, episode: "e", seq, event: name });
+const deadline = (at: number, now: number, until: number, extensions: number): Entry => ({
+  ...{ kind: "deadline", at, episode: "e", number: "1", now, deadline: until, extensions, extendMs: 10, latest: 130 },
+});
 const down = (at: number, until: number): Entry => ({ kind: "down", at, until, instance: "0" });
 const ran = (id: string, completion: number, change = {}): Run => ({
   ...{ id, instance: "0", marker: `mark_${id}`, prompt: 10, completion, done: true },
@@ -36,6 +39,9 @@ const GOOD: History = {
     journal(30, "a", "settle", 30),
     journal(40, "b", "settle", 15),
     event(10, 1, "started"),
+    deadline(10, 0, 100, 0),
+    deadline(35, 90, 110, 1),
+    deadline(36, 109, 120, 2),
     reserved(10, "a"),
     ...budget(10, 0, 100),
     dispatched(11, "a"),
@@ -112,6 +118,16 @@ test.each<[string, History, RegExp]>([
   ["an episode that does not end", { ...GOOD, entries: GOOD.entries.slice(0, -1) }, /it ended 0 times/],
   ["a gap in the events", more(event(60, 4, "ended")), /event 3 has the number 4/],
   ["an end that a client is told twice", twice(), /for a client, event 3 has the number 2/],
+  ["an extension outside of its window", more(deadline(60, 109, 130, 3)), /extended 11 ms before its deadline/],
+  ["an extension after the deadline", more(deadline(60, 120, 130, 3)), /extended 0 ms before its deadline/],
+  ["two extensions in one step", more(deadline(60, 115, 130, 4)), /from 2 to 4 extensions/],
+  ["an extension by too much", more(deadline(60, 115, 129, 3)), /extended by 9 ms, not by 10/],
+  ["a deadline that moves by itself", more(deadline(60, 115, 130, 2)), /from 2 to 2 extensions/],
+  [
+    "a deadline after the last end",
+    more(deadline(60, 115, 130, 3), deadline(61, 125, 140, 4)),
+    /10 ms after its last end/,
+  ],
   ["an admission after the end", more(reserved(60, "c"), settled(61, "c", 0)), /admitted after e ended/],
   [
     "a journal with another charge",

@@ -23,6 +23,7 @@ export function check(history: History): Problem[] {
   checkBudgets(history.entries, requests, say);
   checkCharges(history, requests, say);
   checkEpisodes(history, say);
+  checkDeadlines(history.entries, say);
   checkJournals(history.entries, requests, say);
   for (const call of history.calls) checkCall(call, history.runs, say);
   for (const id of history.open) say(id, "is still reserved at the end");
@@ -127,6 +128,27 @@ function checkJournals(entries: readonly Entry[], requests: ReadonlyMap<string, 
   }
 }
 
+/** A deadline moves by extensions alone, each by one that came within its window, and none above the last end: one extension a window, whoever saw the progress. */
+function checkDeadlines(entries: readonly Entry[], say: Say): void {
+  const last = new Map<string, Extract<Entry, { kind: "deadline" }>>();
+  for (const entry of entries) {
+    if (entry.kind !== "deadline") continue;
+    const { episode, number, now, deadline, extensions, extendMs, latest } = entry;
+    const before = last.get(episode);
+    last.set(episode, entry);
+    if (deadline > latest) say(episode, `has a deadline ${deadline - latest} ms after its last end`);
+    if (before?.number !== number) {
+      if (extensions !== 0) say(episode, `began with ${extensions} extensions`);
+    } else if (extensions !== before.extensions + 1)
+      say(episode, `went from ${before.extensions} to ${extensions} extensions`);
+    else if (deadline !== Math.min(latest, before.deadline + extendMs)) {
+      say(episode, `was extended by ${deadline - before.deadline} ms, not by ${extendMs}`);
+    } else if (now < before.deadline - extendMs || now >= before.deadline) {
+      say(episode, `was extended ${before.deadline - now} ms before its deadline, and its window is ${extendMs} ms`);
+    }
+  }
+}
+
 /** An episode's events are numbered without gaps and it ends once, in the store and for everyone who follows it. */
 function checkEpisodes({ entries, streams }: History, say: Say): void {
   const stored = new Map<string, { seq: number; event: string }[]>();
@@ -178,7 +200,7 @@ export function story(history: History, about: string): string[] {
   const isAbout = (e: Entry) =>
     ("id" in e && ids.has(e.id)) ||
     (e.kind === "budget" && e.bucket === about) ||
-    (e.kind === "event" && e.episode === about) ||
+    ((e.kind === "event" || e.kind === "deadline") && e.episode === about) ||
     (e.kind === "reserved" && e.buckets.includes(about));
   const own = entries.filter(isAbout);
   const [from, to] = [own.at(0)?.at ?? 0, own.at(-1)?.at ?? 0];

@@ -7,9 +7,10 @@ const CLIENTS = 200;
 const ARRIVAL_MS = 3_500;
 /** No answer within this is none, in milliseconds: three times what the request may take. */
 const SILENCE_MS = 30_000;
-export const EPISODES = ["e0", "e1", "e2", "e3"];
-/** The last one of each caller has a deadline that comes while it runs. */
+export const EPISODES = ["e0", "e1", "e2", "e3", "e4"];
+/** One of each caller has a deadline that comes while it runs, and one goes on as long as there is progress, up to a last end. */
 const SHORT = "e3";
+const EXTENDED = "e4";
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -17,11 +18,9 @@ const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve,
 export async function runClients(world: World, random: Random): Promise<Call[]> {
   const calls: Call[] = [];
   for (const tenant of TENANTS) {
-    await fetch(`${random.pick(world.routers).url}/v1/episodes`, {
-      method: "POST",
-      headers: headersOf(tenant),
-      body: JSON.stringify({ id: SHORT, timeout_s: random.between(2, 4), extend_s: 0 }),
-    }).catch(() => {});
+    const start = (body: object) => post(random.pick(world.routers), "/v1/episodes", tenant, body);
+    await start({ id: SHORT, timeout_s: random.between(2, 4), extend_s: 0 });
+    await start({ id: EXTENDED, timeout_s: 2, extend_s: 1, max_timeout_s: random.between(4, 8) });
   }
   const one = async (n: number, own: Random) => {
     await pause(own.between(0, ARRIVAL_MS));
@@ -31,6 +30,8 @@ export async function runClients(world: World, random: Random): Promise<Call[]> 
       for (let attempt = 0; attempt < 5; attempt++) {
         const call = await send(request, `mark_${n}_${k}_${attempt}`, own.pick(world.routers));
         calls.push(call);
+        if (request.headers["x-episode-id"] === EXTENDED)
+          await reportEverywhere(world, TENANTS[n % TENANTS.length] ?? "");
         if (!isWorthARetry(call)) break;
         await pause(own.between(50, 800));
       }
@@ -39,6 +40,20 @@ export async function runClients(world: World, random: Random): Promise<Call[]> 
   };
   await Promise.all(Array.from({ length: CLIENTS }, (_, n) => one(n, random.fork())));
   return calls;
+}
+
+/** The same progress at every router at once: it is worth one extension. */
+async function reportEverywhere({ routers }: World, tenant: string): Promise<void> {
+  const report = { event: "patch" };
+  await Promise.all(routers.map((router) => post(router, `/v1/episodes/${EXTENDED}/progress`, tenant, report)));
+}
+
+/** Whatever comes of it: the store says what it has done. */
+async function post({ url }: RouterSlot, path: string, tenant: string, body: object): Promise<void> {
+  const signal = AbortSignal.timeout(SILENCE_MS);
+  await fetch(url + path, { method: "POST", headers: headersOf(tenant), body: JSON.stringify(body), signal })
+    .then((answer) => answer.text())
+    .catch(() => {});
 }
 
 interface Request {

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { hasRedis, REDIS_CURE } from "../support/redis.ts";
 import { check, story } from "./checker.ts";
-import { MUTANTS } from "./mutants.ts";
+import { MUTANTS, SCRIPT_MUTANTS } from "./mutants.ts";
 import { Nursery } from "./processes.ts";
 import { type Outcome, run } from "./run.ts";
 
@@ -20,6 +20,7 @@ const FOUND: Readonly<Record<string, RegExp>> = {
   "settled by nobody's count": /was charged \d+ .*, and the engines counted [1-9]/,
   "reserved late": /was dispatched without a reservation/,
   "reserved too little": /was dispatched with a limit of \d+, and \d+ were reserved/,
+  "extended with each report": /was extended \d+ ms before its deadline, and its window is \d+ ms/,
   "reserved in one budget of several": /was not reserved in b:/,
 };
 
@@ -57,6 +58,7 @@ describe.skipIf(!hasRedis)(
   { timeout: 600_000 },
   () => {
     let answered = 0;
+    let extended = 0;
     const runs = new Map<number, Promise<Outcome>>();
     const start = (seed: number) => {
       const one = run({ seed, nursery, settleMs: SETTLE_MS, turn });
@@ -73,17 +75,22 @@ describe.skipIf(!hasRedis)(
       const outcome = await one;
       expect(verdict(seed, outcome)).toBe("");
       answered += outcome.history.calls.filter(({ ending }) => ending.kind === "answered").length;
+      extended += outcome.history.entries.filter((e) => e.kind === "deadline" && e.extensions > 0).length;
     });
 
     // Three routers that deny everything keep every rule; in a single run they may, while Redis waits for one that is gone.
-    test.skipIf(given !== undefined)("most of what was asked was answered", () => {
+    test.skipIf(given !== undefined)("most of what was asked was answered, and episodes were extended", () => {
       expect(answered).toBeGreaterThan(seeds.length * 100);
+      expect(extended).toBeGreaterThan(seeds.length / 2);
     });
 
-    test.skipIf(given !== undefined).each(Object.keys(MUTANTS))("the checker finds: %s", async (mutant) => {
-      const { history } = await run({ seed: 99, nursery, mutant, settleMs: MUTANT_SETTLE_MS, turn });
-      const found = check(history).map(({ about, text }) => `${about} ${text}`);
-      expect(found).toEqual(expect.arrayContaining([expect.stringMatching(FOUND[mutant] ?? /^$/)]));
-    });
+    test.skipIf(given !== undefined).each(Object.keys({ ...MUTANTS, ...SCRIPT_MUTANTS }))(
+      "the checker finds: %s",
+      async (mutant) => {
+        const { history } = await run({ seed: 99, nursery, mutant, settleMs: MUTANT_SETTLE_MS, turn });
+        const found = check(history).map(({ about, text }) => `${about} ${text}`);
+        expect(found).toEqual(expect.arrayContaining([expect.stringMatching(FOUND[mutant] ?? /^$/)]));
+      },
+    );
   },
 );

@@ -34,6 +34,19 @@ export type Entry =
   | { kind: "settled"; at: number; id: string; charged: number | undefined }
   /** A budget after one step of the store; `limit` 0 is none. */
   | { kind: "budget"; at: number; bucket: string; spent: number; reserved: number; limit: number }
+  /** A deadline was set or moved, at `now` by the store's clock; both in Unix milliseconds. `number` tells two episodes of one id apart. */
+  | {
+      kind: "deadline";
+      at: number;
+      episode: string;
+      number: string;
+      now: number;
+      deadline: number;
+      extensions: number;
+      extendMs: number;
+      /** No deadline is later. */
+      latest: number;
+    }
   | { kind: "event"; at: number; episode: string; seq: number; event: string }
   /** What an episode's journal says of a request, in the step that it tells of. */
   | { kind: "journal"; at: number; episode: string; id: string; event: "admit" | "settle"; tokens: number }

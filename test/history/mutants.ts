@@ -1,5 +1,20 @@
+import { createHash } from "node:crypto";
 import type { AdmitRequest, StateStore } from "../../src/core/store.ts";
+import { SCRIPTS, type Script } from "../../src/store/redis/scripts/scripts.ts";
 import type { Random } from "./random.ts";
+
+/** Scripts that get one thing wrong: what they have in place of what they should. */
+export const SCRIPT_MUTANTS: Readonly<Record<string, [right: string, wrong: string]>> = {
+  "extended with each report": ["now >= e.deadline - extendMs and moved", "moved"],
+};
+
+/** Puts the mutant into the scripts of this process. */
+export function mutateScripts([right, wrong]: [string, string]): void {
+  for (const script of Object.values<Script>(SCRIPTS)) {
+    script.text = script.text.replace(right, wrong);
+    script.sha = createHash("sha1").update(script.text).digest("hex");
+  }
+}
 
 type Mutate = (store: StateStore, random: Random) => Partial<StateStore>;
 

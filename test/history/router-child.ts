@@ -8,7 +8,7 @@ import { startRouter } from "../../src/router/server.ts";
 import { openRedisStore } from "../../src/store/redis/open.ts";
 import { poolPlan } from "../support/pool.ts";
 import { serve } from "./child.ts";
-import { mutated } from "./mutants.ts";
+import { mutated, mutateScripts, SCRIPT_MUTANTS } from "./mutants.ts";
 import { Random } from "./random.ts";
 
 /** What a router's process is told at its start. */
@@ -35,13 +35,15 @@ await serve<RouterConfig, Clocks>(async (config, stack) => {
   const clock: Clock = { ...systemClock, wall: () => Date.now() + ahead.wall };
   const log = makeLogger("info");
   const time = () => ({ now: Date.now() + ahead.server, wall: Date.now() + ahead.server });
+  const { mutant } = config;
+  const wrong = mutant === undefined ? undefined : SCRIPT_MUTANTS[mutant];
+  if (wrong) mutateScripts(wrong);
   const store = await openRedisStore({
     ...{ url: config.redis, namespace: "history", pool: config.pool, sessionTTLSeconds: 7200 },
     ...{ clock, random: randomBytes, log, time },
   });
   stack.defer(() => store.close());
-  const { mutant } = config;
-  const given: StateStore = mutant === undefined ? store : mutated(store, mutant, new Random(config.seed));
+  const given: StateStore = mutant === undefined || wrong ? store : mutated(store, mutant, new Random(config.seed));
   const source = stack.use(new ProbedEndpoints(clock));
   source.set(config.addresses);
   const keys = Object.entries(config.keys).map(([name, entry]): [string, Buffer] => [name, Buffer.from(entry)]);
