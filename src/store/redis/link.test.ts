@@ -11,7 +11,7 @@ test("Retry-After grows with the time that the store has been away, from 1 to 30
   const said: unknown[] = [];
   for (const seconds of [0, 1, 9, 20, 1_000]) {
     clock.advance(seconds * 1000);
-    await expect(link.join([])).rejects.toMatchObject({ code: "store_unavailable" });
+    await expect(link.join(() => [])).rejects.toMatchObject({ code: "store_unavailable" });
     try {
       link.mustBeReady();
     } catch (error) {

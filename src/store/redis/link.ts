@@ -65,7 +65,7 @@ export class Link {
   }
 
   /** Undefined: connected, but other routers have still to say what they hold. */
-  async join(holds: { id: string; r: Hold }[]): Promise<Joined | undefined> {
+  async join(holds: (isOtherRun: boolean) => { id: string; r: Hold }[]): Promise<Joined | undefined> {
     this.#ready = false;
     this.#awaySince ??= this.#options.clock.now();
     this.#othersUntil = undefined;
@@ -77,7 +77,11 @@ export class Link {
     });
     const { runId } = this.#connection;
     const isOtherRun = this.#run !== undefined && this.#run !== runId;
-    const reply = (await this.#script("reassert", { newRun: runId, holds, restore: isOtherRun })) as JoinReply;
+    const reply = (await this.#script("reassert", {
+      newRun: runId,
+      holds: holds(isOtherRun),
+      restore: isOtherRun,
+    })) as JoinReply;
     if (!reply.done) {
       this.#othersUntil = this.#options.clock.now() + reply.othersMs;
       this.#why = "Redis was restarted or replaced, and other routers have still to say what they hold";

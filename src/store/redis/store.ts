@@ -324,7 +324,7 @@ export class RedisStore implements StateStore {
     const { link, journal, feed, spent } = this.#parts;
     this.#duty = false;
     const sentAt = this.#parts.clock.now();
-    const joined = await link.join(journal.holds);
+    const joined = await link.join((isOtherRun) => journal.holds(isOtherRun));
     if (!joined) return;
     journal.confirmed(joined.mine);
     this.#renewedAt = sentAt;
@@ -396,8 +396,8 @@ export class RedisStore implements StateStore {
       id: requestId,
       ...counts,
     });
-    journal.settled(requestId);
     const { tokens, instance } = reply;
+    journal.settled(requestId, tokens !== undefined);
     if (tokens === undefined || (used !== undefined && used <= tokens)) return;
     this.#overruns++;
     log.error("an instance used more than was reserved", { request: requestId, instance, reserved: tokens, used });

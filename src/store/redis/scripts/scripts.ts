@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { AUDIT_KEPT, AUDIT_PAGE } from "../../../core/audit.ts";
 import { MOST_BINDINGS } from "../../embedded/bindings.ts";
 import { MOST_EPISODES } from "../../embedded/episodes.ts";
+import { SETTLED_KEPT } from "../journal.ts";
 import { auditLua } from "./audit.ts";
 import { bindingsLua } from "./bindings.ts";
 import { COMMON } from "./common.ts";
@@ -20,9 +21,6 @@ const GONE_KEPT_MS = 86_400_000;
 
 /** More episodes than can begin between what a copy knows and what it should. */
 const EPISODES_FORGOTTEN = 1_000_000;
-
-/** Settlements of a router that are remembered: more than can be on their way at once. */
-const SETTLED_KEPT = 1_000;
 
 export interface Script {
   text: string;
@@ -98,7 +96,7 @@ local tokens = tonumber(r.tokens)
 local used = A.used or tokens
 call('DEL', P .. 'r:' .. A.id)
 call('ZREM', P .. 'open:' .. r.router, A.id)
--- If the router never hears of this, it must not bring the reservation back after a restart.
+-- After a restart the router must not bring back what is settled, whether it has heard of that or not.
 call('LPUSH', P .. 'settled:' .. A.router, A.id)
 call('LTRIM', P .. 'settled:' .. A.router, 0, ${SETTLED_KEPT} - 1)
 for _, charge in ipairs(cjson.decode(r.charges)) do
