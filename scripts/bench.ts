@@ -8,6 +8,7 @@ import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Bench } from "../test/load/bench.ts";
+import { edge } from "../test/load/edge.ts";
 import { episodes } from "../test/load/episodes.ts";
 import { hangUp } from "../test/load/hang-up.ts";
 import { lateness } from "../test/load/lateness.ts";
@@ -28,6 +29,7 @@ const BENCHES: readonly Bench[] = [
   store,
   episodes,
   lateness,
+  edge,
   secondTurn,
   roles,
   start,

@@ -8,6 +8,7 @@ import type { RolePlan } from "../core/plan/types.ts";
 import { countStubPrompt } from "../core/stub-tokenizer.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { GenerateFields } from "./identify.ts";
+import { tooCostly } from "./json-bounds.ts";
 
 /** The three calls that reach a model. The value is the path on the instance. */
 export const ROUTES = {
@@ -89,6 +90,8 @@ export function countPrompt(request: InferenceRequest, backend: Backend): number
 
 /** Parses the JSON object of a body, or says in words what is wrong with it. */
 export function parseObject(body: Buffer): Record<string, unknown> {
+  const problem = tooCostly(body);
+  if (problem) throw new LLMPoolError("invalid_request", `the body ${problem}`);
   if (!isUtf8(body)) throw new LLMPoolError("invalid_request", "the body is not valid UTF-8");
   let value: unknown;
   try {
