@@ -36,9 +36,9 @@ export class TokenBucket {
 }
 
 /**
- * Milliseconds to wait after `failures` (1 or more) in a row of one key: 5 ms doubled up to 1000 s, less up to a half of it by `random` (0 to 1),
+ * Milliseconds to wait after `failures` (1 or more) in a row of one key: 5 ms doubled up to 300 s, less up to a half of it by `random` (0 to 1),
  * so that keys that failed together do not come back together.
  */
 export function retryMs(failures: number, random: () => number): number {
-  return Math.min(1_000_000, 5 * 2 ** Math.min(failures - 1, 18)) * (1 - random() / 2);
+  return Math.min(300_000, 5 * 2 ** Math.min(failures - 1, 18)) * (1 - random() / 2);
 }

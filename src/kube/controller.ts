@@ -137,11 +137,13 @@ export class Controller implements AsyncDisposable {
   #failed(key: string, ms: number, error: unknown): void {
     if (this.#closing.signal.aborted) return;
     const { log, name } = this.#options;
-    const waitMs = this.queue.retry(key, error instanceof ApiError ? error.retryAfterMs : 0);
+    const causes: unknown[] = error instanceof AggregateError ? error.errors : [error];
+    const asked = causes.map((cause) => (cause instanceof ApiError ? (cause.retryAfterMs ?? 0) : 0));
+    const waitMs = this.queue.retry(key, Math.max(0, ...asked));
     this.#metrics?.reconciled("error", ms / 1000);
     const fields = { controller: name, key, in_ms: Math.round(waitMs), error: messageOf(error) };
     // To lose a race is part of the day.
-    if (isConflict(error)) log.info("reconcile lost a race, trying again", fields);
+    if (causes.every(isConflict)) log.info("reconcile lost a race, trying again", fields);
     else log.error("reconcile failed, trying again", fields);
   }
 }
