@@ -8,6 +8,7 @@ type Container = NonNullable<Status["containerStatuses"]>[number];
 const podOf = (status: Status, deletionTimestamp?: string): Pod => ({
   apiVersion: "v1",
   kind: "Pod",
+  spec: { containers: [], nodeName: "n1" },
   metadata: { name: "apex-0", ...(deletionTimestamp !== undefined && { deletionTimestamp }) },
   status,
 });
@@ -29,6 +30,21 @@ test.each([
     name: "one without a node",
     status: { conditions: [{ type: "PodScheduled", status: "False", message: "0/3 nodes" }] },
     want: { state: "Pending", reason: "Unschedulable", message: "0/3 nodes", restarts: 0 },
+  },
+  {
+    name: "one on a node that is lost",
+    status: {
+      conditions: [
+        { type: "Ready", status: "False" },
+        { type: "ContainersReady", status: "True" },
+      ],
+    },
+    want: {
+      state: "Failed",
+      reason: "NodeLost",
+      message: expect.stringMatching(/^node n1 does not answer/),
+      restarts: 0,
+    },
   },
   {
     name: "an image that is not there",

@@ -40,7 +40,11 @@ export function podState(pod: Pod): PodState {
     ...(message && { message: message.slice(0, MESSAGE) }),
     ...(reason !== undefined && { reason }),
   });
-  if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", "its pod ends");
+  const lost = isLost(pod)
+    ? `node ${pod.spec?.nodeName} does not answer: it comes back with the node, or elsewhere once the node is deleted or marked out of service`
+    : undefined;
+  if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", lost ?? "its pod ends");
+  if (lost !== undefined) return of("Failed", lost, "NodeLost");
   if (condition(pod, "Ready")?.status === "True") return of("Ready");
   const scheduled = condition(pod, "PodScheduled");
   if (scheduled?.status === "False")
@@ -64,6 +68,12 @@ export function podState(pod: Pod): PodState {
   const running = statuses.length > 0 && statuses.every(({ state }) => state?.running !== undefined);
   if (running) return of("Loading");
   return of("Pending", statuses[0]?.state?.waiting?.message);
+}
+
+/** Of the pods of a node that it has lost the control plane says that they are not ready; that their containers are was the kubelet's last word. */
+function isLost(pod: Pod): boolean {
+  const unready = condition(pod, "Ready")?.status === "False";
+  return unready && condition(pod, "ContainersReady")?.status === "True" && !pod.spec?.readinessGates?.length;
 }
 
 /** The scheduler's words for a pod whose volume is still being made, or never will be. */
