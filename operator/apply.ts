@@ -1,11 +1,13 @@
 import { KIND } from "../src/api/names.ts";
 import { revisionOf } from "../src/core/plan/revision.ts";
 import type { Client } from "../src/kube/client.ts";
-import { ApiError } from "../src/kube/errors.ts";
+import { ApiError, isTemporary } from "../src/kube/errors.ts";
 import type { Expectations } from "../src/kube/expectations.ts";
 import { controllerOf, type KubeObject, keyOf } from "../src/kube/object.ts";
 import { RESOURCES, type Resource } from "../src/kube/resource.ts";
+import type { Clock } from "../src/lib/clock.ts";
 import type { Caches } from "./caches.ts";
+import type { Contest } from "./contest.ts";
 import { covers } from "./covers.ts";
 import { isExpendable, isMadeOnce, OWNED } from "./kinds.ts";
 import { MANAGER } from "./render/names.ts";
@@ -20,11 +22,13 @@ const LAST: readonly string[] = [
   RESOURCES.deployments.kind,
   RESOURCES.jobs.kind,
 ];
+/** What starts pods that mount the pool's token. */
+const MOUNTS_TOKEN: readonly string[] = [RESOURCES.statefulSets.kind, RESOURCES.deployments.kind];
 const isLast = ({ kind }: KubeObject): boolean => LAST.includes(kind);
 
 /** Why an object is not as it should be, in words. */
 export interface Problem {
-  reason: "ObjectTaken" | "ApplyFailed";
+  reason: "ObjectTaken" | "ApplyFailed" | "Contested";
   message: string;
   /** Undefined: nothing to try again before something changes. */
   error?: unknown;
@@ -32,8 +36,26 @@ export interface Problem {
 
 export interface ApplyDeps {
   client: Client;
+  clock: Clock;
+  contest: Contest;
   caches: Caches;
   expectations: Expectations;
+}
+
+/** What came of it. */
+export interface Applied {
+  problems: Problem[];
+  /** Kinds of what was written or deleted: of these the caches may still show what was before. */
+  written: Set<string>;
+  /** The Secret with the token is another's or an earlier pool's: what starts pods has been left as it is. */
+  foreignToken: boolean;
+}
+
+/** What became of the Secret that pods mount. */
+export interface TokenOutcome {
+  problem?: Problem;
+  /** One of its name is there that is not this pool's. */
+  foreign: boolean;
 }
 
 /** The pool whose objects these are. */
@@ -45,7 +67,7 @@ export interface Owner {
 /**
  * Makes the objects of a pool what they should be: writes those that differ, deletes those that are left over, and touches nothing that another
  * owns. What is `kept` (`Kind name`) is neither written nor deleted. Writes together what does not refer to each other, with `token` on the side, which
- * pods mount; tries all, and returns what did not work. Rejects when the API server is away.
+ * pods mount; tries all, and returns what was done and what did not work. Rejects when the API server is away.
  */
 export async function applyObjects(
   wanted: readonly KubeObject[],
@@ -53,19 +75,38 @@ export async function applyObjects(
   deps: ApplyDeps,
   signal: AbortSignal,
   kept: ReadonlySet<string>,
-  token: () => Promise<Problem | undefined>,
-): Promise<Problem[]> {
+  token: () => Promise<TokenOutcome>,
+): Promise<Applied> {
   const problems: Problem[] = [];
-  const write = (object: KubeObject) => attempt(object, () => applyOne(object, owner, deps, signal));
-  const steps = [
-    () => [token(), ...wanted.filter((object) => !isLast(object)).map(write)],
-    () => wanted.filter(isLast).map(write),
-  ];
-  for (const step of steps) {
-    const done = await Promise.allSettled(step());
-    for (const one of done) {
+  const written = new Set<string>();
+  const failed = new Set<string>();
+  const write = (object: KubeObject) => attempt(object, () => applyOne(object, owner, deps, written, signal));
+  const ensured = token();
+  // Its rejection is heard of below, and not before.
+  ensured.catch(() => {});
+  let foreignToken = false;
+  for (const late of [false, true]) {
+    if (late) {
+      const { problem, foreign } = await ensured;
+      if (problem) problems.push(problem);
+      foreignToken = foreign;
+    }
+    const together = wanted
+      .filter((object) => isLast(object) === late)
+      // No pod starts with a token that is not this pool's.
+      .filter(({ kind }) => !(foreignToken && MOUNTS_TOKEN.includes(kind)))
+      // The API server would refuse it for want of its role, which hides the cause.
+      .filter(({ kind, metadata }) => kind !== "RoleBinding" || !failed.has(`Role ${metadata.name}`));
+    const done = await Promise.allSettled(together.map(write));
+    for (const [at, one] of done.entries()) {
       if (one.status === "rejected") throw one.reason;
-      if (one.value) problems.push(one.value);
+      if (!one.value) continue;
+      problems.push(one.value);
+      const object = together[at];
+      if (!object) continue;
+      failed.add(nameOf(object));
+      // It may have been written, and is written again.
+      if (isTemporary(one.value.error)) written.add(object.kind);
     }
   }
   const names = new Set([...wanted.map(nameOf), ...kept]);
@@ -74,8 +115,9 @@ export async function applyObjects(
     if (object.metadata.deletionTimestamp !== undefined) continue;
     const problem = await attempt(object, () => remove(object, owner, deps, signal));
     if (problem) problems.push(problem);
+    else written.add(object.kind);
   }
-  return problems;
+  return { problems, written, foreignToken };
 }
 
 /** Does something with one object. What the API server refuses is a problem of that object; rejects when the server is away. */
@@ -94,20 +136,31 @@ export async function attempt(
 async function applyOne(
   object: KubeObject,
   owner: Owner,
-  { client, caches, expectations }: ApplyDeps,
+  { client, caches, expectations, contest, clock }: ApplyDeps,
+  written: Set<string>,
   signal: AbortSignal,
 ): Promise<Problem | undefined> {
   const cache = caches.of(object.kind);
-  const wanted = stamped(object);
+  const hash = revisionOf(object);
+  const wanted = stamped(object, hash);
+  const id = `${owner.key} ${nameOf(object)}`;
   // What lacks our label is not in the cache, and may be there all the same.
   const stored = cache.get(keyOf(object)) ?? (await client.find(resourceOf(object), object.metadata, signal));
   if (stored) {
     if (!isOwned(stored, owner)) return taken(stored, owner);
     if (stored.metadata.deletionTimestamp !== undefined) return undefined;
-    if (isMadeOnce(object) || covers(stored, wanted)) return undefined;
+    if (isMadeOnce(object)) return undefined;
+    const covered = covers(stored, wanted);
+    if (covered || !contest.mayWrite(id, hash, clock.now()))
+      return contest.isOn(id, hash, clock.now()) ? contested(object) : undefined;
   }
-  const answer = await client.apply(wanted, { fieldManager: MANAGER, force: true, signal });
+  // With the uid: never one that took its place unseen.
+  const { uid } = stored?.metadata ?? {};
+  const metadata = { ...wanted.metadata, ...(uid !== undefined && { uid }) };
+  const answer = await client.apply({ ...wanted, metadata }, { fieldManager: MANAGER, force: true, signal });
   expectations.wrote(owner.key, cache, answer);
+  contest.wrote(id, hash, clock.now());
+  written.add(object.kind);
   return undefined;
 }
 
@@ -123,7 +176,7 @@ async function remove(
 }
 
 /** One of an earlier pool of this name, or on its way out, is only waited for: the garbage collector has it. */
-function taken(stored: KubeObject, owner: Owner): Problem | undefined {
+export function taken(stored: KubeObject, owner: Owner): Problem | undefined {
   const { namespace, deletionTimestamp } = stored.metadata;
   const other = controllerOf(stored);
   const earlier = other?.kind === KIND && `${namespace}/${other.name}` === owner.key;
@@ -139,11 +192,16 @@ export function isOwned(object: KubeObject, { uid }: Owner): boolean {
   return controllerOf(object)?.uid === uid;
 }
 
-function stamped(object: KubeObject): KubeObject {
+const contested = (object: KubeObject): Problem => ({
+  reason: "Contested",
+  message: `${nameOf(object)}: somebody else undoes again and again what the operator writes; its managedFields say who`,
+});
+
+function stamped(object: KubeObject, hash: string): KubeObject {
   const { metadata } = object;
   return {
     ...object,
-    metadata: { ...metadata, annotations: { ...metadata.annotations, [APPLIED]: revisionOf(object) } },
+    metadata: { ...metadata, annotations: { ...metadata.annotations, [APPLIED]: hash } },
   };
 }
 

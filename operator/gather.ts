@@ -16,6 +16,8 @@ export interface Observed {
   variants: ObservedVariant[];
   /** Models that belong on volumes, each once. */
   loads: ObservedLoad[];
+  /** Pods of instances that no variant has or wants: of a removed variant, or beyond its number. They end, or are to. */
+  surplus: Pod[];
   router: { deployment: ObjectOf<V1Deployment> | undefined; pods: Pod[] };
 }
 
@@ -45,14 +47,17 @@ export function gather(pool: LLMPool, variants: readonly RenderedVariant[], owne
       pods,
     ),
   );
+  const observed = variants.map((rendered): ObservedVariant => {
+    const set = mine<ObjectOf<V1StatefulSet>>("StatefulSet", names.variant(rendered.plan.name));
+    const own = pods.filter((pod) => set !== undefined && controllerOf(pod)?.uid === set.metadata.uid);
+    const load = loads.find((one) => one.load.factsName === rendered.load?.factsName);
+    return { rendered, set, pods: own.sort((a, b) => ordinalOf(a) - ordinalOf(b)), load };
+  });
+  const kept = new Set(observed.flatMap(({ rendered, pods }) => pods.filter((pod) => ordinalOf(pod) < rendered.pods)));
   return {
     loads,
-    variants: variants.map((rendered) => {
-      const set = mine<ObjectOf<V1StatefulSet>>("StatefulSet", names.variant(rendered.plan.name));
-      const own = pods.filter((pod) => set !== undefined && controllerOf(pod)?.uid === set.metadata.uid);
-      const load = loads.find((one) => one.load.factsName === rendered.load?.factsName);
-      return { rendered, set, pods: own.sort((a, b) => ordinalOf(a) - ordinalOf(b)), load };
-    }),
+    variants: observed,
+    surplus: pods.filter((pod) => pod.metadata.labels?.[LABELS.component] === "instance" && !kept.has(pod)),
     router: {
       deployment: mine<ObjectOf<V1Deployment>>("Deployment", names.router),
       pods: pods.filter((pod) => pod.metadata.labels?.[LABELS.component] === "router"),

@@ -28,6 +28,7 @@ function held(spec: object, before?: object) {
   const observed = variants.map((rendered) => ({ rendered, set: stored as Set | undefined, pods: [], load: loads[0] }));
   const { wanted, kept } = hold(objects, "apex", {
     variants: observed,
+    surplus: [],
     loads,
     router: { deployment: undefined, pods: [] },
   });

@@ -8,16 +8,17 @@ import { isStatus } from "../src/kube/errors.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
 import { type KubeObject, parseKey } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
-import type { Clock } from "../src/lib/clock.ts";
 import { announce } from "./announce.ts";
-import { type ApplyDeps, applyObjects, type Owner, type Problem } from "./apply.ts";
+import { type Applied, type ApplyDeps, applyObjects, type Owner } from "./apply.ts";
 import { behind } from "./behind.ts";
+import { Contest } from "./contest.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
 import type { Cards } from "./gpu/cards.ts";
 import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
 import { hold } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
 import { spentAt } from "./model-state.ts";
+import { Patience } from "./patience.ts";
 import type { Prober } from "./prober.ts";
 import { MANAGER, ownerOf } from "./render/names.ts";
 import { renderPool } from "./render/render.ts";
@@ -31,27 +32,32 @@ import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
 import type { EventWords } from "./words.ts";
 
-export interface ReconcileDeps extends ApplyDeps {
+export interface ReconcileDeps extends Omit<ApplyDeps, "contest"> {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
   prober: Pick<Prober, "follow" | "told">;
   eventWords: Pick<EventWords, "about" | "forget">;
   cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
-  clock: Clock;
 }
 
 /** How often to look whether a foreign object went, which no event tells, in milliseconds. */
 const LOOK_AGAIN_MS = 5_000;
+/** How soon to look whether the Secret of an earlier pool is gone, in milliseconds. */
+const FOREIGN_TOKEN_MS = 1_000;
+/** How soon to look at what came of own writes, in milliseconds. */
+const WROTE_MS = 1_000;
 /** How long a loader that ended without facts is left, in milliseconds, before another is made. */
 const SPENT_MS = 30_000;
 
 type StoredPool = KubeObject & { status?: LLMPoolStatus };
 
 /** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
-export function makeReconciler(deps: ReconcileDeps): Reconcile {
+export function makeReconciler(given: ReconcileDeps): Reconcile {
+  const deps = { ...given, contest: new Contest() };
   const pace = new StatusPace();
   const tokens = new Tokens(deps);
+  const patience = new Patience();
   return async (key, signal) => {
     const { caches, cards, expectations, clock } = deps;
     const stored = caches.pools.get(key) as StoredPool | undefined;
@@ -60,6 +66,8 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
       expectations.forget(key);
       pace.forget(key);
       tokens.forget(key);
+      patience.forget(key);
+      deps.contest.forget(`${key} `);
       deps.prober.follow(key, []);
       deps.eventWords.forget(key);
       return {};
@@ -75,13 +83,26 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
     }
     const { pool } = checked;
     const plan = planPool(pool);
-    const { problems, observed, loadAgainMs } = await bring(pool, plan, key, tokens, deps, signal);
+    const { problems, written, observed, loadAgainMs } = await bring(pool, plan, key, tokens, deps, signal);
+    const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants));
     const told = deps.prober.told(key);
-    const namespace = parseKey(key).namespace ?? "default";
+    const namespace = namespaceOf(key);
     const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
-    const next = statusOf({ pool, generation, plan, observed, problems, told, words, fits, before, now });
+    const next = statusOf({
+      pool,
+      generation,
+      plan,
+      observed,
+      written,
+      problems: lasting,
+      told,
+      words,
+      fits,
+      before,
+      now,
+    });
     const waitMs = pace.wait(key, before, next, clock.now());
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal)))
       pace.wrote(key, before, next, clock.now());
@@ -94,9 +115,13 @@ export function makeReconciler(deps: ReconcileDeps): Reconcile {
             failed.map(({ message }) => message).join("; "),
           );
     const lookAgainMs = problems.length > 0 ? LOOK_AGAIN_MS : undefined;
-    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs) };
+    // Its events come sooner, unless the server had all of it already.
+    const wroteMs = written.size > 0 ? WROTE_MS : undefined;
+    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs, wroteMs) };
   };
 }
+
+const namespaceOf = (key: string): string => parseKey(key).namespace ?? "default";
 
 function soonest(...waits: (number | undefined)[]): number | undefined {
   const known = waits.filter((ms) => ms !== undefined);
@@ -126,15 +151,15 @@ async function claimTemplates(
   return found;
 }
 
-/** Everything that is written but the status. What it returns was seen before these writes. */
+/** Everything that is written but the status. What it returns was seen before these writes, but for the pods that it deleted: they leave. */
 async function bring(
   pool: LLMPool,
   plan: ReturnType<typeof planPool>,
   key: string,
   tokens: Tokens,
-  deps: ReconcileDeps,
+  deps: ReconcileDeps & ApplyDeps,
   signal: AbortSignal,
-): Promise<{ problems: Problem[]; observed: Observed; loadAgainMs: number | undefined }> {
+): Promise<Applied & { observed: Observed; loadAgainMs: number | undefined }> {
   const { caches, settings } = deps;
   const reference = ownerOf(pool);
   if (!reference) throw new TypeError(`pool ${key} came without a uid`);
@@ -148,12 +173,12 @@ async function bring(
   const { wanted, kept } = hold(objects, pool.metadata.name, observed);
   // A Job whose model is known has done its work; it stays for whoever wants to read its log.
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
-  const namespace = parseKey(key).namespace ?? "default";
-  const token = () => tokens.ensure(owner, reference, namespace, signal);
-  const problems = await applyObjects(wanted, owner, deps, signal, kept, token);
+  const token = () => tokens.ensure(owner, reference, namespaceOf(key), signal);
+  const { problems, written, foreignToken } = await applyObjects(wanted, owner, deps, signal, kept, token);
   const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
   for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
-  return { problems, observed, loadAgainMs };
+  const tokenMs = foreignToken ? FOREIGN_TOKEN_MS : undefined;
+  return { problems, written, observed, foreignToken, loadAgainMs: soonest(loadAgainMs, tokenMs) };
 }
 
 /** Loaders that ended and left no facts are made anew, after a while. Returns how soon to look again, in milliseconds. */
@@ -180,14 +205,15 @@ async function removeSpentLoaders(
   return nextMs;
 }
 
-/** Deletes the pods whose turn it is, once the StatefulSet's controller would make them in the new image. */
+/** Deletes the pods whose turn it is, once the StatefulSet's controller would make them in the new image, and notes that they leave. */
 async function replace(
-  { rendered, set, pods }: Observed["variants"][number],
+  variant: Observed["variants"][number],
   pool: LLMPool,
   key: string,
-  { client, caches, expectations, recorder }: ReconcileDeps,
+  { client, caches, expectations, recorder, clock }: ReconcileDeps,
   signal: AbortSignal,
 ): Promise<void> {
+  const { rendered, set, pods } = variant;
   const { podRevision: revision, pods: wanted } = rendered;
   const current = set?.metadata.annotations?.[ANNOTATIONS.revision] === revision;
   if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return;
@@ -195,6 +221,9 @@ async function replace(
     const { uid } = pod.metadata;
     if (!(await client.delete(RESOURCES.pods, pod.metadata, { uid, signal }))) continue;
     expectations.deleted(key, caches.pods, pod);
+    const deletionTimestamp = new Date(clock.wall()).toISOString();
+    const leaving = { ...pod, metadata: { ...pod.metadata, deletionTimestamp } };
+    variant.pods = variant.pods.map((other) => (other === pod ? leaving : other));
     recorder.record(pool as unknown as KubeObject, replacing(pod));
   }
 }
@@ -216,9 +245,13 @@ async function writeStatus(
   signal: AbortSignal,
 ): Promise<boolean> {
   if (isDeepStrictEqual(stored.status, status)) return false;
-  const { name, namespace, uid } = stored.metadata;
-  // With the uid: never the status of a later pool of this name.
-  const metadata = { name, ...(namespace !== undefined && { namespace }), ...(uid !== undefined && { uid }) };
+  const { name, namespace, resourceVersion } = stored.metadata;
+  // With the version: of nothing but what was looked at. A uid is not checked where a status is written.
+  const metadata = {
+    name,
+    ...(namespace !== undefined && { namespace }),
+    ...(resourceVersion !== undefined && { resourceVersion }),
+  };
   const object = { apiVersion: API_VERSION, kind: KIND, metadata, status };
   const answer = await client.apply(object, { fieldManager: MANAGER, force: true, subresource: "status", signal });
   expectations.wrote(key, caches.pools, answer);

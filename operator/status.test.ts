@@ -39,6 +39,7 @@ const UNPLACED: PodStatus = {
 interface World {
   spec?: object;
   pods?: PodStatus[];
+  surplus?: Pod[];
   routers?: number;
   input?: Partial<StatusInput>;
   /** Of every model that belongs on a volume. */
@@ -47,7 +48,15 @@ interface World {
   revision?: string;
 }
 
-function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading = {} }: World): LLMPoolStatus {
+function look({
+  spec = {},
+  pods = [],
+  surplus = [],
+  routers = 1,
+  input = {},
+  revision,
+  loading = {},
+}: World): LLMPoolStatus {
   const pool = makePool({ backend: "stub", instances: pods.length, ...spec });
   const plan = planPool(pool);
   const variants = variantsOf(pool, plan);
@@ -73,6 +82,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
         }),
       ),
     })),
+    surplus,
     router: {
       deployment: {
         apiVersion: "apps/v1",
@@ -89,6 +99,7 @@ function look({ spec = {}, pods = [], routers = 1, input = {}, revision, loading
     plan,
     observed,
     problems: [],
+    written: new Set(),
     told: new Map(),
     words: new Map(),
     fits: [],
@@ -217,6 +228,17 @@ describe("a pool", () => {
 
   test("scaled to 0 is as it is wanted", () => {
     expect(judged(look({}))).toMatchObject({ Ready: "True ScaledToZero", Progressing: "False Complete" });
+  });
+
+  test("is not complete while pods that nobody wants are there, or right after a change of what makes pods", () => {
+    const written = (kind: string) => judged(look({ pods: [READY], input: { written: new Set([kind]) } })).Progressing;
+    expect(written("StatefulSet")).toBe("True RollingOut");
+    expect(written("Deployment")).toBe("True RollingOut");
+    expect(written("Service")).toBe("False Complete");
+    const leaving: Pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "apex-1" } };
+    const scaledDown = look({ pods: [READY], surplus: [leaving] });
+    expect(judged(scaledDown)).toMatchObject({ Ready: "True Ready", Progressing: "True RollingOut" });
+    expect(messageOf(scaledDown, "Progressing")).toBe("1 pods end");
   });
 
   test("with pods of another revision rolls out, and serves meanwhile", () => {

@@ -2,7 +2,7 @@ import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { DEFAULT_VARIANT } from "../src/api/names.ts";
 import type { InstanceStatus } from "../src/api/status.ts";
 import type { PoolPlan } from "../src/core/plan/types.ts";
-import { selectorOf } from "../src/kube/resource.ts";
+import { RESOURCES, selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
 import type { Told } from "./ask.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
@@ -23,6 +23,8 @@ export interface StatusInput {
   generation: number | undefined;
   plan: PoolPlan;
   observed: Observed;
+  /** Kinds of what has been written since `observed`. */
+  written: ReadonlySet<string>;
   problems: readonly Problem[];
   /** What instances say of themselves, by id. */
   told: ReadonlyMap<string, Told>;
@@ -184,18 +186,27 @@ function judgeRouter({ plan, observed: { router }, words }: StatusInput): Judgem
   };
 }
 
+/** Kinds whose change makes, replaces or ends pods. */
+const WORKLOADS: readonly string[] = [
+  RESOURCES.statefulSets.kind,
+  RESOURCES.deployments.kind,
+  RESOURCES.jobs.kind,
+  RESOURCES.configMaps.kind,
+];
+
 /** What is on its way, most telling first. */
 function whatMoves(
-  { observed, plan }: StatusInput,
+  { observed, plan, written }: StatusInput,
   rows: readonly Row[],
 ): { reason: "RollingOut" | "Loading"; message: string } | undefined {
   const stale = observed.variants.flatMap(({ rendered, pods }) =>
     pods.filter((p) => !isCurrent(p, rendered.podRevision)),
   );
   if (stale.length > 0) return { reason: "RollingOut", message: `${stale.length} pods are to be replaced` };
-  const leaving = observed.variants.flatMap(({ pods }) =>
-    pods.filter((p) => p.metadata.deletionTimestamp !== undefined),
-  );
+  const leaving = [
+    ...observed.surplus,
+    ...rows.flatMap(({ pod }) => (pod?.metadata.deletionTimestamp !== undefined ? [pod] : [])),
+  ];
   if (leaving.length > 0) return { reason: "RollingOut", message: `${leaving.length} pods end` };
   const starting = rows.filter((row) => !isReady(row)).length;
   if (starting > 0) return { reason: "Loading", message: `${starting} instances start` };
@@ -207,5 +218,7 @@ function whatMoves(
     Math.min(updatedReplicas, availableReplicas) < wanted
   )
     return { reason: "Loading", message: "the router starts" };
+  // What is seen is how it was before.
+  if (WORKLOADS.some((kind) => written.has(kind))) return { reason: "RollingOut", message: "a change is on its way" };
   return undefined;
 }

@@ -29,12 +29,12 @@ async function setup() {
 
 test("a pool's token is made once, and asked about now and then", async () => {
   const { kube, clock, client, ensure, made } = await setup();
-  expect(await ensure()).toBeUndefined();
+  expect(await ensure()).toEqual({ foreign: false });
   const calls = kube.seen.length;
-  expect(await ensure()).toBeUndefined();
+  expect(await ensure()).toEqual({ foreign: false });
   expect(kube.seen.length).toBe(calls);
   clock.advance(30_000);
-  expect(await ensure()).toBeUndefined();
+  expect(await ensure()).toEqual({ foreign: false });
   expect(kube.seen.length).toBe(calls + 1);
   expect(made()).toBe(1);
   // Somebody deletes it: it is there again, with another token.
@@ -45,18 +45,29 @@ test("a pool's token is made once, and asked about now and then", async () => {
   expect(secret.stringData).toEqual({ token: "token-2" });
 });
 
-test("the Secret of another pool of this name is not believed to be this one's", async () => {
-  const { ensure } = await setup();
+test("the Secret of an earlier pool of this name is waited for until it is gone", async () => {
+  const { client, ensure } = await setup();
   await ensure("u1");
-  expect(await ensure("u2")).toMatchObject({
-    reason: "ObjectTaken",
-    message: expect.stringMatching(/^Secret apex-token is there already/),
+  expect(await ensure("u2")).toEqual({ foreign: true });
+  await client.delete(RESOURCES.secrets, SECRET);
+  expect(await ensure("u2")).toEqual({ foreign: false });
+});
+
+test("a Secret that is somebody else's is named", async () => {
+  const { client, ensure } = await setup();
+  await client.create({ apiVersion: "v1", kind: "Secret", metadata: SECRET });
+  expect(await ensure()).toMatchObject({
+    foreign: true,
+    problem: {
+      reason: "ObjectTaken",
+      message: expect.stringMatching(/^Secret apex-token is there already/),
+    },
   });
 });
 
 test("what the API server refuses is a problem that is tried again at once", async () => {
   const { kube, ensure } = await setup();
   kube.fail({ when: ({ method }) => method === "POST", times: 1, what: { status: 403, reason: "Forbidden" } });
-  expect(await ensure()).toMatchObject({ reason: "ApplyFailed" });
-  expect(await ensure()).toBeUndefined();
+  expect(await ensure()).toMatchObject({ foreign: false, problem: { reason: "ApplyFailed" } });
+  expect(await ensure()).toEqual({ foreign: false });
 });

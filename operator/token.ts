@@ -1,9 +1,8 @@
 import type { Client } from "../src/kube/client.ts";
-import { isConflict } from "../src/kube/errors.ts";
 import type { KubeObject, OwnerReference } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import type { Clock } from "../src/lib/clock.ts";
-import { attempt, isOwned, type Owner, type Problem } from "./apply.ts";
+import { attempt, isOwned, type Owner, type TokenOutcome, taken } from "./apply.ts";
 import { namesOf, objectLabels } from "./render/names.ts";
 
 /** How long a Secret that was there is believed to be so, in milliseconds: no event tells of its end, and each look is a call. */
@@ -24,22 +23,25 @@ export class Tokens {
     this.#deps = deps;
   }
 
-  /** Makes the Secret of a pool unless it is there. It is never written again: whoever runs has read it. */
-  async ensure(
-    owner: Owner,
-    reference: OwnerReference,
-    namespace: string,
-    signal: AbortSignal,
-  ): Promise<Problem | undefined> {
+  /**
+   * Makes the Secret of a pool unless it is there. It is never written again: whoever runs has read it. `foreign`: one of this name is another's,
+   * or an earlier pool's that is about to go, and no pod may start with it.
+   */
+  async ensure(owner: Owner, reference: OwnerReference, namespace: string, signal: AbortSignal): Promise<TokenOutcome> {
     const { clock } = this.#deps;
     const seen = this.#seen.get(owner.key);
-    if (seen?.uid === owner.uid && clock.now() - seen.at < BELIEVED_MS) return undefined;
+    if (seen?.uid === owner.uid && clock.now() - seen.at < BELIEVED_MS) return { foreign: false };
     const pool = reference.name;
     const metadata = { name: namesOf(pool).token, namespace, labels: objectLabels(pool), ownerReferences: [reference] };
     const secret = { apiVersion: "v1", kind: "Secret", metadata, type: "Opaque", immutable: true };
-    const problem = await attempt(secret, () => makeUnlessThere(secret, owner, this.#deps, signal));
-    if (!problem) this.#seen.set(owner.key, { uid: owner.uid, at: clock.now() });
-    return problem;
+    let foreign = false;
+    const problem = await attempt(secret, async () => {
+      const other = await makeUnlessThere(secret, this.#deps, owner, signal);
+      foreign = other !== undefined;
+      return other && taken(other, owner);
+    });
+    if (!problem && !foreign) this.#seen.set(owner.key, { uid: owner.uid, at: clock.now() });
+    return { foreign, ...(problem && { problem }) };
   }
 
   /** The pool is gone. */
@@ -48,26 +50,16 @@ export class Tokens {
   }
 }
 
+/** Resolves with what has the name and is not this pool's. */
 async function makeUnlessThere(
   secret: KubeObject,
-  owner: Owner,
   { client, makeToken }: TokensDeps,
+  owner: Owner,
   signal: AbortSignal,
-): Promise<Problem | undefined> {
-  const { name } = secret.metadata;
+): Promise<KubeObject | undefined> {
   const stored = await client.find<KubeObject>(RESOURCES.secrets, secret.metadata, signal);
-  if (stored) {
-    if (isOwned(stored, owner)) return undefined;
-    return {
-      reason: "ObjectTaken",
-      message: `Secret ${name} is there already and does not belong to this pool: rename or delete it, or give the pool another name`,
-    };
-  }
-  try {
-    await client.create({ ...secret, stringData: { token: makeToken() } }, { signal });
-  } catch (error) {
-    // Made meanwhile: the next look decides whose it is.
-    if (!isConflict(error)) throw error;
-  }
+  if (stored) return isOwned(stored, owner) ? undefined : stored;
+  // A Conflict: made meanwhile, and the next look decides whose it is.
+  await client.create({ ...secret, stringData: { token: makeToken() } }, { signal });
   return undefined;
 }

@@ -60,6 +60,7 @@ export const REASONS = {
   Unschedulable: "Unschedulable",
   ObjectTaken: "ObjectTaken",
   ApplyFailed: "ApplyFailed",
+  Contested: "Contested",
   RollingOut: "RollingOut",
   Complete: "Complete",
   NotNeeded: "NotNeeded",

@@ -60,6 +60,11 @@ export function isConflict(error: unknown): error is ApiError {
   return isStatus(error, 409);
 }
 
+/** What may well go right when it is tried again as it is: a lost race, a server that is busy or has troubles of its own. */
+export function isTemporary(error: unknown): error is ApiError {
+  return error instanceof ApiError && (error.status === 409 || error.status === 429 || error.status >= 500);
+}
+
 /** The resourceVersion or continue token is too old: list again. */
 export function isGone(error: unknown): error is ApiError {
   return isStatus(error, 410);
