@@ -76,6 +76,20 @@ cluster.test("kubectl scale sets the number of instances", async () => {
   expect(spec.instances).toBe(3);
 });
 
+cluster.test("kubectl scale is refused where it would take a role its instance", async () => {
+  const namespace = await cluster.namespace();
+  const pool = stub("apex");
+  await cluster.apply(
+    [{ ...pool, spec: { ...pool.spec, instances: 3, roles: [{ name: "a", instance: 2 }] } }],
+    namespace,
+  );
+  await expect(cluster.kubectl(["scale", "llmpool/apex", "--replicas=2", "--namespace", namespace])).rejects.toThrow(
+    /roles\[\]\.instance is not below its variant's instances/,
+  );
+  const { spec } = await cluster.get<{ spec: { instances: number } }>("llmp", "apex", namespace);
+  expect(spec.instances).toBe(3);
+});
+
 cluster.test(
   "the API server refuses the manifests of every rule, with the rule's words at the rule's field",
   async () => {

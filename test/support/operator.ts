@@ -1,7 +1,6 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { type Ask, askOverHttp } from "../../operator/ask.ts";
 import { runOperator } from "../../operator/operator.ts";
 import { defaultImages } from "../../operator/render/settings.ts";
 import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
@@ -10,6 +9,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { rendered } from "./chart.ts";
 import type { TestCluster } from "./cluster.ts";
+import { onlyOurs } from "./only-ours.ts";
 import { tempDir } from "./temp-dir.ts";
 
 /** What an account may do, and that it is there. */
@@ -31,6 +31,12 @@ export async function operatorAccount(cluster: TestCluster, namespace: string, w
       await cluster.kubectl(["delete", ...wide.map(({ kind, metadata }) => `${kind}/${metadata.name}`)]);
     });
   return tokenKubeconfig(cluster, namespace, nameOf(objects));
+}
+
+/** A token of such an account, for the pools of its own namespace. */
+export async function operatorToken(cluster: TestCluster, namespace: string): Promise<string> {
+  const { headers } = await fromKubeconfig(await operatorAccount(cluster, namespace, namespace)).read();
+  return headers.authorization?.replace("Bearer ", "") ?? "";
 }
 
 const nameOf = (objects: KubeObject[]) => objects.find(({ kind }) => kind === "ServiceAccount")?.metadata.name ?? "";
@@ -55,10 +61,6 @@ export interface TestOperator {
   /** Put in front of the names of its images. */
   registry?: string;
 }
-
-/** Fake nodes give their pods addresses of a network that is not there: only this machine and the real node's pods are asked. */
-const onlyOurs: Ask = async (url, signal) =>
-  /^http:[/][/]10[.](196|199)[.]/.test(url) ? askOverHttp(url, signal) : undefined;
 
 /** Runs an operator in this process, until the test ends or what it returns is called. */
 export function startOperator({

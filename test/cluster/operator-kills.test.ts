@@ -1,0 +1,153 @@
+import { isDeepStrictEqual } from "node:util";
+import { expect, onTestFinished } from "vitest";
+import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import { clusterForTests } from "../support/cluster.ts";
+import { eventually } from "../support/eventually.ts";
+import { OperatedNamespace, type Outcome } from "../support/operated-namespace.ts";
+import { World } from "../support/world.ts";
+
+const cluster = await clusterForTests();
+cluster.installCrd();
+
+/** Lives of pools that go on at the same time. */
+const LANES = 4;
+const HANG_MS = 900_000;
+
+/** The life of a pool. Each phase begins where the one before it came to rest. */
+const PHASES: readonly { name: string; act: (lane: OperatedNamespace) => Promise<void> }[] = [
+  { name: "create", act: (lane) => lane.create() },
+  { name: "scale up", act: (lane) => lane.edit({ instances: 3 }) },
+  { name: "scale down", act: (lane) => lane.edit({ instances: 2 }) },
+  { name: "roll-out", act: (lane) => lane.edit({ contextTokens: 512 }) },
+  {
+    name: "failed roll-out",
+    act: (lane) => lane.edit({ podTemplate: { spec: { nodeSelector: { nowhere: "yes" } } } }),
+  },
+  { name: "revert", act: (lane) => lane.edit({ podTemplate: null }) },
+  {
+    name: "router",
+    act: (lane) => lane.edit({ router: { podTemplate: { spec: { terminationGracePeriodSeconds: 5 } } } }),
+  },
+];
+
+/** One write of a phase, and on which side of it the operator is killed. */
+interface Point {
+  write: string;
+  /** Of that name in the phase, from 1. */
+  nth: number;
+  side: "before" | "after";
+}
+
+interface Reference extends Outcome {
+  points: Point[];
+}
+
+cluster.ownTest(
+  "killed before and after each write of a pool's life, the operator ends where an undisturbed one does, and makes nothing twice",
+  async () => {
+    await cluster.addFakeNodes({ count: 2 });
+    const real = fromKubeconfig(cluster.kubeconfig);
+    const world = await World.watch(real);
+    onTestFinished(() => world.close());
+    const lanes = await Promise.all(Array.from({ length: LANES }, () => OperatedNamespace.make(cluster, real, world)));
+    await Promise.all(lanes.map((lane) => lane.operate()));
+
+    const [first] = lanes as [OperatedNamespace];
+    const references = await undisturbed(first);
+    const lives = Math.max(...references.map(({ points }) => points.length));
+    const unreached: string[] = [];
+    const failures: string[] = [];
+    let next = 0;
+    const live = async (lane: OperatedNamespace) => {
+      for (let life = next++; life < lives; life = next++) {
+        for (const [index, reference] of references.entries()) {
+          const point = reference.points[life];
+          if (!point) break;
+          const what = `${PHASES[index]?.name}, killed ${point.side} ${point.write} (${point.nth})`;
+          const before = lane.writes.length;
+          try {
+            if (!(await disturbed(lane, index, reference, point))) unreached.push(what);
+          } catch (error) {
+            failures.push([what, String(error), ...lane.writes.slice(before), lane.operator.said].join("\n"));
+            break;
+          }
+        }
+        await gone(lane);
+      }
+    };
+    await Promise.all(lanes.map(live));
+    expect(failures).toEqual([]);
+    // How many statuses and Events are written on the way depends on what is seen at once.
+    expect(unreached.filter((what) => !/status|event/.test(what))).toEqual([]);
+    expect(lanes.flatMap(({ lies }) => lies)).toEqual([]);
+  },
+  HANG_MS,
+);
+
+async function undisturbed(lane: OperatedNamespace): Promise<Reference[]> {
+  const references: Reference[] = [];
+  for (const { name, act } of PHASES) {
+    const before = lane.writes.length;
+    await act(lane);
+    if (name === "failed roll-out") await eventually("it is stuck", () => isStuck(lane));
+    else await lane.untilRest();
+    await lane.untilQuiet();
+    references.push({ ...lane.outcome(), points: pointsOf(lane.writes.slice(before)) });
+  }
+  await gone(lane);
+  return references;
+}
+
+const isStuck = (lane: OperatedNamespace) => JSON.stringify(lane.outcome().state).includes("didn't match Pod's node");
+
+function pointsOf(writes: readonly string[]): Point[] {
+  return writes.flatMap((write, index) => {
+    const nth = writes.slice(0, index + 1).filter((other) => other === write).length;
+    return [
+      { write, nth, side: "before" },
+      { write, nth, side: "after" },
+    ] satisfies Point[];
+  });
+}
+
+/** Resolves with whether the operator was killed at this point. */
+async function disturbed(
+  lane: OperatedNamespace,
+  phase: number,
+  reference: Reference,
+  { write, nth, side }: Point,
+): Promise<boolean> {
+  const killed = lane.killAt(write, nth, side);
+  await PHASES[phase]?.act(lane);
+  await lane.becomes(reference);
+  // A last Event may still be to come, and the end with it.
+  if (!killed.done())
+    await lane.untilQuiet().catch((error: unknown) => {
+      if (!killed.done()) throw error;
+    });
+  const reached = killed.done();
+  if (reached) {
+    await killed.succeeded;
+    await lane.becomes(reference);
+    await lane.untilQuiet();
+  }
+  const { state, made, deleted } = lane.outcome();
+  expect(state).toEqual(reference.state);
+  expect(differences(made, reference.made)).toEqual({});
+  expect(differences(deleted, reference.deleted)).toEqual({});
+  expect(lane.operator.exitCode).toBeUndefined();
+  return reached;
+}
+
+/** Only what is not the same, for whoever reads it. */
+function differences(made: Record<string, number>, wanted: Record<string, number>): Record<string, string> {
+  const names = [...new Set([...Object.keys(made), ...Object.keys(wanted)])].filter(
+    (name) => made[name] !== wanted[name],
+  );
+  return Object.fromEntries(names.map((name) => [name, `${made[name] ?? 0} instead of ${wanted[name] ?? 0}`]));
+}
+
+async function gone(lane: OperatedNamespace): Promise<void> {
+  await lane.delete();
+  await eventually("nothing of the pool is left", () => isDeepStrictEqual(lane.outcome().state, {}));
+}
