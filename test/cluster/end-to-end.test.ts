@@ -272,10 +272,81 @@ cluster.nodeTest("an edit reaches the processes of a Packed pod, which stays", a
   expect(after?.status.containerStatuses?.[0]?.restartCount).toBe(0);
 });
 
+cluster.nodeTest(
+  "a pod that is to go ends what it generates or gives it up in time, and new sessions go elsewhere",
+  async () => {
+    show();
+    const stubs = (more: object) => ({
+      backend: "stub",
+      instances: 2,
+      ...more,
+      resources: { requests: { cpu: "50m" }, limits: { memory: "256Mi" } },
+      roles: [{ name: "free" }],
+    });
+    /** What instance 1 streams, to its end. */
+    const generate = async (address: string, replyTokens: number) => {
+      const content = `!stub interTokenMs=100 replyTokens=${replyTokens}\nGo on.`;
+      const response = await fetch(`${address}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "x-llmpool-instance": "1" },
+        body: JSON.stringify({ model: "stub", stream: true, messages: [{ role: "user", content }] }),
+      });
+      return response.text();
+    };
+    const isRunning = async (address: string) => {
+      const { data } = (await (await fetch(`${address}/v1/instances`)).json()) as {
+        data: { id: string; running: number }[];
+      };
+      return data.some(({ id, running }) => id === "1" && running === 1);
+    };
+    const deleteFirst = async (address: string) => {
+      await eventually("it generates", () => isRunning(address));
+      const uid = (await pools.instancePods("drain")).get("drain-1")?.metadata.uid;
+      await pools.kubectl("delete", "pod", "drain-1", "--wait=false");
+      return uid;
+    };
+    await pools.apply("drain", stubs({ drainSeconds: 60 }));
+    await pools.untilReady("drain");
+    const address = await pools.address("drain");
+
+    const whole = generate(address, 80);
+    const first = await deleteFirst(address);
+    await eventually("the router has heard", async () => (await readyInstances(address)).join() === "0");
+    for (let i = 0; i < 5; i++) {
+      const answer = await callFromHere(address, ask("free"), { "x-session-id": `new-${i}` });
+      expect([answer.status, answer.headers["x-llmpool-instance"]]).toEqual([200, "0"]);
+    }
+    // All this while it was there, and at work.
+    expect((await pools.instancePods("drain")).get("drain-1")?.metadata.uid).toBe(first);
+    const ended = await whole;
+    expect(ended.match(/"content":"/g)?.length).toBeGreaterThanOrEqual(80);
+    expect(ended).toMatch(/\[DONE\]\s*$/);
+    await eventually("another has come", async () => {
+      const pod = (await pools.instancePods("drain")).get("drain-1");
+      return pod?.metadata.uid !== first && pod && isReady(pod);
+    });
+
+    // Longer than it may take: it is given up, and the pod goes.
+    // The new context brings new pods, which have the new time.
+    await pools.apply("drain", stubs({ drainSeconds: 1, contextTokens: 1024 }));
+    await pools.untilReady("drain");
+    const cut = generate(address, 1200);
+    const second = await deleteFirst(address);
+    const said = await cut;
+    expect(said).toMatch(/"content":/);
+    expect(said).toMatch(/"code":"(instance_unavailable|upstream_error)"/);
+    expect(said).not.toContain("[DONE]");
+    await eventually("another has come", async () => {
+      const pod = (await pools.instancePods("drain")).get("drain-1");
+      return pod?.metadata.uid !== second && pod && isReady(pod);
+    });
+  },
+);
+
 cluster.nodeTest("deleted pools leave nothing", async () => {
   show();
   await pools.untilReady("apex");
-  await pools.kubectl("delete", "llmp", "apex", "packed");
+  await pools.kubectl("delete", "llmp", "apex", "packed", "drain");
   await eventually("nothing of the pools is left", async () => {
     expect(await pools.everything()).toEqual(around);
     return true;
