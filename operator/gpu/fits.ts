@@ -3,7 +3,7 @@ import { memoryNeed } from "../../src/core/memory.ts";
 import type { GpuPlan } from "../../src/core/plan/types.ts";
 import type { ObjectOf } from "../../src/kube/object.ts";
 import type { ObservedVariant } from "../gather.ts";
-import type { PodSpec } from "../render/pod.ts";
+import { specIn } from "../render/pod.ts";
 import type { RenderedVariant } from "../render/variant.ts";
 import type { Cards } from "./cards.ts";
 import { type Fit, judgeFit } from "./fit.ts";
@@ -56,7 +56,7 @@ function offersTo({ plan: { gpu }, podTemplate }: RenderedVariant, cards: Pick<C
     const slices = cards.slices();
     return slices && deviceOffers(slices);
   }
-  const { spec = {} } = (podTemplate ?? {}) as { spec?: Partial<PodSpec> };
+  const spec = specIn(podTemplate);
   const nodes = cards.nodes()?.filter(({ metadata }) => mayRunOn(metadata.labels ?? {}, spec));
   return nodes && nodeOffers(nodes, gpu.resource);
 }

@@ -52,13 +52,19 @@ export function deviceOffers(slices: readonly Slice[]): CardOffer[] {
 export function mayRunOn(labels: Record<string, string>, { nodeSelector, affinity }: Partial<PodSpec>): boolean {
   if (!Object.entries(nodeSelector ?? {}).every(([key, value]) => labels[key] === value)) return false;
   const terms = affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
-  return !terms || terms.some(({ matchExpressions = [] }) => matchExpressions.every((one) => matches(labels, one)));
+  if (!Array.isArray(terms)) return true;
+  return terms.some((term) => listIn(term?.matchExpressions).every((one) => matches(labels, one)));
 }
+
+/** The user wrote it, and nobody has judged it yet: the API server refuses what has another shape. */
+const listIn = <T>(value: T[] | undefined): T[] => (Array.isArray(value) ? value : []);
 
 function matches(
   labels: Record<string, string>,
-  { key, operator, values = [] }: { key: string; operator: string; values?: string[] },
+  expression: { key: string; operator: string; values?: string[] },
 ): boolean {
+  const { key, operator } = expression ?? {};
+  const values = listIn(expression?.values);
   const value = labels[key];
   switch (operator) {
     case "In":

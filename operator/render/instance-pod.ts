@@ -128,8 +128,10 @@ function packedContainer(variant: RenderedVariant, settings: RenderSettings): Co
 /** A container for each slot, all on the pod's one claim; the first is the others' pattern. */
 function withSlots(template: PodTemplate, slots: number): PodTemplate {
   const spec = template.spec as PodSpec;
+  // The user's part may have made anything of it.
+  if (!Array.isArray(spec?.containers)) return template;
   const containers = spec.containers.flatMap((container) =>
-    container.name === CONTAINERS.instance
+    container?.name === CONTAINERS.instance
       ? Array.from({ length: slots }, (_, slot) => inSlot(container, slot))
       : [container],
   );

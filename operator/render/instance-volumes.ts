@@ -21,11 +21,14 @@ export function modelPathOf({ load }: RenderedVariant, { model }: InstancePlan, 
   return known && `${PATHS.cache}/${known.path}`;
 }
 
+/** The claim of a `pvc://` URI. */
+export const claimOf = (uri: string | undefined): string | undefined => PVC_URI.exec(uri ?? "")?.[1];
+
 /** What an instance's pod mounts, and where. */
 export function instanceVolumes(variant: RenderedVariant): Mounted[] {
   const { pool, plan, model, packed, cache } = variant;
   const names = namesOf(pool);
-  const [, claim] = PVC_URI.exec(model.model?.uri ?? "") ?? [];
+  const claim = claimOf(model.model?.uri);
   return [
     {
       volume: { name: "token", secret: { secretName: names.token, defaultMode: 0o440 } },

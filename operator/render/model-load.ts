@@ -12,8 +12,8 @@ import {
   literal,
   PATHS,
   POD_SECURITY,
-  type PodSpec,
   type PodTemplate,
+  specIn,
   withPodTemplate,
 } from "./pod.ts";
 import type { RenderSettings } from "./settings.ts";
@@ -151,8 +151,7 @@ function loaderContainer({ model, secret }: ModelLoad, { images }: RenderSetting
 
 /** Of the user's patch of instance pods: placement, network, and the environment and files of the container `instance`. */
 function sharedPatch(podTemplate: object | undefined): object | undefined {
-  const { spec } = (podTemplate ?? {}) as { spec?: Partial<PodSpec> };
-  if (!spec) return undefined;
+  const spec = specIn(podTemplate);
   const shared = Object.fromEntries(SHARED_FIELDS.flatMap((name) => (name in spec ? [[name, spec[name]]] : [])));
   const { env, envFrom, volumeMounts } = spec.containers?.find(({ name }) => name === CONTAINERS.instance) ?? {};
   const container = {

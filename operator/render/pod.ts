@@ -1,6 +1,6 @@
 import type { V1Container, V1PodSpec, V1PodTemplateSpec } from "@kubernetes/client-node";
 import type { Wire } from "../../src/kube/object.ts";
-import { strategicMerge } from "./strategic-merge.ts";
+import { isMap, strategicMerge } from "./strategic-merge.ts";
 
 export type Container = Wire<V1Container>;
 export type PodSpec = Wire<V1PodSpec>;
@@ -63,10 +63,36 @@ export function httpProbe(path: string, port: number | string, periodSeconds: nu
 /** A literal value of an environment variable or an argument: the kubelet replaces `$(NAME)` in it, and `$$` stands for one `$`. */
 export const literal = (text: string): string => text.replaceAll("$", "$$$$");
 
+/**
+ * When an image is pulled, where nobody says: what the API server would write into a new object. Into one that is edited it does not write it
+ * again, and an image of another tag would be pulled by the rule of the one before.
+ */
+function withPullPolicies(template: PodTemplate): PodTemplate {
+  const containers = template.spec?.containers;
+  if (!Array.isArray(containers)) return template;
+  return { ...template, spec: { ...template.spec, containers: containers.map(withPullPolicy) } as PodSpec };
+}
+
+function withPullPolicy(container: Container): Container {
+  if (typeof container?.image !== "string" || container.imagePullPolicy !== undefined) return container;
+  const [name = "", digest] = container.image.split("@");
+  const tag = /:([^:/]+)$/.exec(name)?.[1];
+  const moves = tag === "latest" || (tag === undefined && digest === undefined);
+  return { ...container, imagePullPolicy: moves ? "Always" : "IfNotPresent" };
+}
+
+/** The spec of the user's part as far as it has the shape of one. What has not is left to the API server, which refuses it in better words. */
+export function specIn(podTemplate: object | undefined): Partial<PodSpec> {
+  const { spec } = (podTemplate ?? {}) as { spec?: unknown };
+  if (!isMap(spec)) return {};
+  const { containers, ...rest } = spec;
+  return { ...rest, ...(Array.isArray(containers) && { containers: containers.filter(isMap) }) } as Partial<PodSpec>;
+}
+
 /** Merges the user's part in; the labels and annotations that we find pods by stay ours. */
 export function withPodTemplate(template: PodTemplate, patch: object | undefined): PodTemplate {
-  if (patch === undefined) return template;
-  const merged = strategicMerge(template, patch);
+  if (patch === undefined) return withPullPolicies(template);
+  const merged = withPullPolicies(strategicMerge(template, patch));
   return {
     ...merged,
     metadata: {

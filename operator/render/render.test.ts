@@ -471,7 +471,35 @@ describe("a pod's revision", () => {
     const packed = { ...GPU, gpu: { mode: "Packed", instancesPerPod: 2 } };
     expect(revision({ ...packed, contextTokens: 99 })).toBe(revision(packed));
     expect(revision({ ...packed, gpu: { mode: "Packed", instancesPerPod: 3 } })).not.toBe(revision(packed));
+    // A volume is the pod's.
+    expect(revision({ ...packed, model: { uri: "pvc://models/m" } })).not.toBe(revision(packed));
   });
+});
+
+test("an image of another tag is pulled by the rule of its own", () => {
+  const pull = (spec: object) => containerOf(get<Set>(render(spec), "StatefulSet", "apex")).imagePullPolicy;
+  expect(["a", "a:latest", "r:5000/a", "a:1", "r:5000/a:1", "a@sha256:0"].map((image) => pull({ image }))).toEqual([
+    ...["Always", "Always", "Always", "IfNotPresent", "IfNotPresent", "IfNotPresent"],
+  ]);
+  const own = { spec: { containers: [{ name: "instance", imagePullPolicy: "Never" }] } };
+  expect(pull({ image: "a", podTemplate: own })).toBe("Never");
+});
+
+test("a podTemplate of any shape is rendered: what is wrong in it is the API server's to say", () => {
+  const term = { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [null] } } };
+  const cached = { uri: "hf://org/repo", cache: { storage: "1Gi" } };
+  const claims = { mode: "Packed", instancesPerPod: 2, resourceClaimTemplateName: "card" };
+  for (const spec of [
+    5,
+    null,
+    "x",
+    { containers: "x" },
+    { containers: [null, 5] },
+    { containers: null },
+    { affinity: term },
+  ])
+    for (const podTemplate of [{ spec }, { metadata: spec }])
+      expect(render({ ...GPU, model: cached, gpu: claims, podTemplate }).length).toBeGreaterThan(0);
 });
 
 const specs = fc.record({

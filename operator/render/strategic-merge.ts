@@ -63,6 +63,6 @@ function volume(before: Obj, item: Obj): Obj {
   return source !== undefined && !(source in before) ? mergeMap({}, item) : mergeMap(before, item);
 }
 
-function isMap(value: Json): value is Obj {
+export function isMap(value: Json): value is Obj {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@ import { DEFAULT_VARIANT } from "../../src/api/names.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
 import { revisionOf } from "../../src/core/plan/revision.ts";
 import type { InstancePlan, PoolPlan, VariantPlan } from "../../src/core/plan/types.ts";
+import { claimOf } from "./instance-volumes.ts";
 import { type ModelLoad, modelLoad } from "./model-load.ts";
 import { cacheName } from "./names.ts";
 
@@ -49,8 +50,10 @@ function variantOf({ spec, metadata }: LLMPool, plan: VariantPlan, model: Instan
   const cache =
     loaded && asked?.cache ? volumeOf(metadata.name, own.model ? plan.name : DEFAULT_VARIANT, asked.cache) : undefined;
   const podRevision = revisionOf({
-    // A supervisor replaces what it holds by itself.
-    instance: packed ? { backend: model.backend, secret: model.modelSecret } : model.revision,
+    // A supervisor replaces what it holds by itself; volumes are the pod's.
+    instance: packed
+      ? { backend: model.backend, secret: model.modelSecret, claim: claimOf(model.model?.uri) }
+      : model.revision,
     gpu: plan.gpu,
     resources,
     image: image || undefined,

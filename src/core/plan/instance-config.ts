@@ -1,6 +1,8 @@
 import type { InstanceConfig } from "../../api/instance.ts";
 import type { InstancePlan } from "./types.ts";
 
+const NO_STUB: InstanceConfig["stub"] = { ttftMs: 0, interTokenMs: 0, replyTokens: 16, errorRate: 0 };
+
 /** Where an instance runs: what differs between a pod and a process of this machine. */
 export interface InstancePlace {
   host: string;
@@ -38,6 +40,7 @@ export function instanceConfig(
     requestTimeoutSeconds,
     sessionTTLSeconds,
     warmupPrompt,
-    stub,
+    // Nobody else reads it, and what nobody reads must not make one pod differ from another.
+    stub: backend === "stub" ? stub : NO_STUB,
   };
 }
