@@ -34,7 +34,7 @@ export class Caches implements AsyncDisposable {
   constructor(options: CachesOptions) {
     const mine = { ...options, labelSelector: selectorOf({ [LABELS.managedBy]: MANAGER }), indexes: { pool: poolOf } };
     this.pools = new Informer({ ...options, resource: LLMPOOLS });
-    this.pods = new Informer<Pod, "pool">({ ...mine, resource: RESOURCES.pods });
+    this.pods = new Informer<Pod, "pool">({ ...mine, resource: RESOURCES.pods, keep: keepPod });
     this.#makeOwned = (resource) => new Informer<KubeObject, "pool">({ ...mine, resource });
     this.#owned = new Map(OWNED.map((resource) => [resource.kind, this.#makeOwned(resource)]));
   }
@@ -102,6 +102,28 @@ export class Caches implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Pods are most of what there is: only what is read of them is kept. Their containers are in their StatefulSets. */
+function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
+  const { managedFields: _, ...own } = metadata;
+  const { nodeName, volumes = [] } = spec ?? {};
+  const { conditions, containerStatuses, podIP } = status ?? {};
+  return {
+    apiVersion,
+    kind,
+    metadata: own,
+    spec: {
+      containers: [],
+      ...(nodeName !== undefined && { nodeName }),
+      volumes: volumes.filter(({ persistentVolumeClaim }) => persistentVolumeClaim),
+    },
+    status: {
+      ...(conditions && { conditions }),
+      ...(containerStatuses && { containerStatuses }),
+      ...(podIP !== undefined && { podIP }),
+    },
+  };
 }
 
 function poolOf({ metadata: { namespace, labels } }: KubeObject): string[] {

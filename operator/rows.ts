@@ -20,8 +20,9 @@ export interface Row {
 export function rowsOf(variant: ObservedVariant, told: ReadonlyMap<string, Told>, words: Words): Row[] {
   const { rendered, set, pods, load } = variant;
   const refused = set && words.get(`StatefulSet/${set.metadata.name}`);
+  const byOrdinal = new Map(pods.map((pod) => [ordinalOf(pod), pod]));
   return rendered.plan.instances.map((instance) => {
-    const pod = pods.find((one) => ordinalOf(one) === instance.ordinal);
+    const pod = byOrdinal.get(instance.ordinal);
     if (!pod && load && isHeld(variant)) return { instance, pod, seen: waitingState(load, words), told: undefined };
     if (!pod) return { instance, pod, seen: noPod(refused), told: undefined };
     const seen = podStateIn(pod, words);

@@ -8,13 +8,14 @@ import { ordinalOf } from "./rollout.ts";
 export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
   return variants.flatMap(({ rendered, pods }) => {
     const { gpu, instances } = rendered.plan;
+    const byOrdinal = Map.groupBy(instances, ({ ordinal }) => ordinal);
     return pods.flatMap((pod): Target[] => {
       const { podIP: ip } = pod.status ?? {};
       const { state } = podState(pod);
       if (!ip || (state !== "Ready" && state !== "Loading")) return [];
       const host = `http://${ip.includes(":") ? `[${ip}]` : ip}`;
       const uid = pod.metadata.uid ?? "";
-      const own = instances.filter(({ ordinal }) => ordinal === ordinalOf(pod));
+      const own = byOrdinal.get(ordinalOf(pod)) ?? [];
       if (!rendered.packed) return own.map(({ id, port }) => ({ url: `${host}:${port}/readyz`, id, uid }));
       const slots = gpu?.resourceClaimTemplateName === undefined ? [0] : own.map(({ slot }) => slot);
       return slots.map((slot) => ({ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid }));

@@ -22,7 +22,6 @@ export class Informer<T extends KubeObject, I extends string = never> implements
   readonly #cache: ObjectCache<T, I>;
   readonly #reflector: Reflector<T>;
   readonly #log: Logger;
-  readonly #keep: (object: T) => T;
   readonly #handlers = new Set<{ keysOf: KeysOf<T>; add: (key: string) => void }>();
   readonly #firstList = Promise.withResolvers<void>();
   #synced = false;
@@ -30,9 +29,9 @@ export class Informer<T extends KubeObject, I extends string = never> implements
   constructor(options: InformerOptions<T, I>) {
     const { resource, metrics, log, indexes, keep } = options;
     this.#log = log;
-    this.#keep = keep ?? withoutManagedFields;
     this.#cache = new ObjectCache<T, I>(indexes ?? ({} as Record<I, IndexFunction<T>>));
     this.#reflector = new Reflector<T>(options, {
+      keep: keep ?? withoutManagedFields,
       replaced: (objects) => this.#replaced(objects),
       changed: (object) => this.#changed(object),
       removed: (object) => this.#removed(keyOf(object)),
@@ -122,12 +121,11 @@ export class Informer<T extends KubeObject, I extends string = never> implements
     this.#firstList.resolve();
   }
 
-  #changed(given: T): void {
-    const known = this.#cache.get(keyOf(given));
-    const { uid, resourceVersion } = given.metadata;
+  #changed(object: T): void {
+    const known = this.#cache.get(keyOf(object));
+    const { uid, resourceVersion } = object.metadata;
     if (known && known.metadata.uid === uid && known.metadata.resourceVersion === resourceVersion) return;
-    if (known && known.metadata.uid !== uid) this.#removed(keyOf(given));
-    const object = this.#keep(given);
+    if (known && known.metadata.uid !== uid) this.#removed(keyOf(object));
     const before = this.#cache.set(object);
     // Both: a changed label or owner concerns the old one too.
     const concerned = before ? [before, object] : [object];

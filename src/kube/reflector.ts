@@ -27,6 +27,8 @@ export interface ReflectorOptions extends Selection {
 
 /** Where the objects go. */
 export interface Sink<T extends KubeObject> {
+  /** What is kept of an object. Asked as it comes, so that a long list is never held whole. */
+  keep(object: T): T;
   /** Everything that exists: what is not in it is gone. */
   replaced(objects: T[]): void;
   changed(object: T): void;
@@ -137,7 +139,7 @@ export class Reflector<T extends KubeObject> implements AsyncDisposable {
     do {
       // Without a resourceVersion: the newest there is, never an older cache of the server's.
       const page = await client.list<T>(resource, { ...this.#selection(), limit: PAGE, continue: next }, signal);
-      for (const object of page.items) objects.push(object);
+      for (const object of page.items) objects.push(this.#sink.keep(object));
       version ??= page.metadata.resourceVersion;
       next = page.metadata.continue || undefined;
     } while (next !== undefined);
@@ -180,7 +182,7 @@ export class Reflector<T extends KubeObject> implements AsyncDisposable {
       return;
     }
     if (event.type === "DELETED") this.#sink.removed(event.object);
-    else this.#sink.changed(event.object);
+    else this.#sink.changed(this.#sink.keep(event.object));
     this.#version = event.object.metadata.resourceVersion;
   }
 
