@@ -49,6 +49,23 @@ test("an instance is asked at once, often while it starts, seldom when it is rea
   expect([asked.length, news.length]).toEqual([3, 2]);
 });
 
+test("what an operator before was told counts until its instances have spoken, or been silent for long", async () => {
+  const answers: Record<string, unknown> = { "http://0/readyz": { state: "WarmingUp" } };
+  const { prober, news, pass } = probing(answers);
+  const remembered = new Map(["0", "1"].map((id) => [id, { state: "Ready" as const, device: "GPU" }]));
+  const states = () => ["0", "1"].map((id) => prober.told("k").get(id)?.state);
+  prober.follow("k", [instance("0"), instance("1")], remembered);
+  expect(states()).toEqual(["Ready", "Ready"]);
+  await pass(0);
+  expect([states(), news.length]).toEqual([["WarmingUp", "Ready"], 1]);
+  await pass(2_000);
+  await pass(2_000);
+  expect([states(), news.length]).toEqual([["WarmingUp", undefined], 2]);
+  // Only the first time: pods that come later are others.
+  prober.follow("k", [instance("0", "other")], remembered);
+  expect(states()).toEqual([undefined, undefined]);
+});
+
 test("a speed that wanders is no news, one that has changed is", async () => {
   const answers: Record<string, unknown> = { "http://0/readyz": ready(60) };
   const { prober, news, pass } = probing(answers);

@@ -22,16 +22,20 @@ export interface ProberOptions {
  */
 export class Prober implements AsyncDisposable {
   readonly #options: ProberOptions;
-  readonly #pools = new Map<string, Map<string, Asked>>();
+  readonly #pools = new Map<string, { asked: Map<string, Asked>; remembered: ReadonlyMap<string, Told> }>();
   readonly #end = new AbortController();
 
   constructor(options: ProberOptions) {
     this.#options = options;
   }
 
-  /** From now on these are asked for a pool, and no others. What is new is asked at once. */
-  follow(key: string, targets: readonly Target[]): void {
-    const known = this.#pools.get(key) ?? new Map<string, Asked>();
+  /**
+   * From now on these are asked for a pool, and no others. What is new is asked at once.
+   * @param remembered what an operator before this one was told, by instance id: it counts until those that are asked first have spoken
+   */
+  follow(key: string, targets: readonly Target[], remembered: ReadonlyMap<string, Told> = new Map()): void {
+    const before = this.#pools.get(key);
+    const known = before?.asked ?? new Map<string, Asked>();
     const next = new Map<string, Asked>();
     for (const target of targets) {
       const name = `${target.uid} ${target.url}`;
@@ -42,17 +46,20 @@ export class Prober implements AsyncDisposable {
       known.delete(name);
     }
     for (const gone of known.values()) gone.close();
-    if (next.size > 0) this.#pools.set(key, next);
+    if (next.size > 0) this.#pools.set(key, { asked: next, remembered: before?.remembered ?? remembered });
     else this.#pools.delete(key);
   }
 
   /** What is known of a pool's instances, by id. */
   told(key: string): ReadonlyMap<string, Told> {
-    return new Map([...(this.#pools.get(key)?.values() ?? [])].flatMap((asked) => [...asked.told]));
+    const pool = this.#pools.get(key);
+    const asked = [...(pool?.asked.values() ?? [])];
+    if (pool && !asked.some(({ waits }) => waits)) pool.remembered = new Map();
+    return new Map([...(pool?.remembered ?? []), ...asked.flatMap(({ told }) => [...told])]);
   }
 
   async close(): Promise<void> {
-    const all = [...this.#pools.values()].flatMap((asked) => [...asked.values()]);
+    const all = [...this.#pools.values()].flatMap(({ asked }) => [...asked.values()]);
     this.#pools.clear();
     this.#end.abort(new Error("the prober is closed"));
     for (const asked of all) asked.close();
@@ -67,6 +74,8 @@ export class Prober implements AsyncDisposable {
 /** One address that is asked again and again. */
 class Asked {
   told: ReadonlyMap<string, Told> = new Map();
+  /** It has not spoken yet, nor been silent for so long that it says nothing. */
+  waits = true;
   running: Promise<void>;
   readonly #target: Target;
   readonly #options: { ask: Ask; clock: Clock; onChange: () => void };
@@ -94,7 +103,9 @@ class Asked {
     this.#misses = answer === undefined ? this.#misses + 1 : 0;
     const keeps = answer === undefined && this.#misses < MISSES;
     const next = keeps ? this.told : readTold(answer, this.#target);
-    if (isNews(this.told, next)) {
+    const silent = this.waits && this.#misses >= MISSES;
+    this.waits &&= keeps;
+    if (silent || isNews(this.told, next)) {
       this.told = next;
       onChange();
     }

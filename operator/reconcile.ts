@@ -10,6 +10,7 @@ import { type KubeObject, parseKey } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import { announce } from "./announce.ts";
 import { type Applied, type ApplyDeps, applyObjects, type Owner } from "./apply.ts";
+import type { Told } from "./ask.ts";
 import { behind } from "./behind.ts";
 import { Contest } from "./contest.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
@@ -26,7 +27,7 @@ import { routerRevision } from "./render/router.ts";
 import type { RenderSettings } from "./render/settings.ts";
 import { variantsOf } from "./render/variant.ts";
 import { podsToReplace } from "./rollout.ts";
-import { invalidStatus, statusOf } from "./status.ts";
+import { invalidStatus, mayBeStuckSoon, STUCK_MS, statusOf } from "./status.ts";
 import { StatusPace } from "./status-pace.ts";
 import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
@@ -85,7 +86,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const plan = planPool(pool);
     const { problems, written, observed, loadAgainMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
-    deps.prober.follow(key, targetsOf(observed.variants));
+    deps.prober.follow(key, targetsOf(observed.variants), toldIn(before));
     const told = deps.prober.told(key);
     const namespace = namespaceOf(key);
     const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
@@ -117,7 +118,8 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const lookAgainMs = problems.length > 0 ? LOOK_AGAIN_MS : undefined;
     // Its events come sooner, unless the server had all of it already.
     const wroteMs = written.size > 0 ? WROTE_MS : undefined;
-    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs, wroteMs) };
+    const stuckMs = mayBeStuckSoon(next) ? STUCK_MS : undefined;
+    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs, wroteMs, stuckMs) };
   };
 }
 
@@ -126,6 +128,23 @@ const namespaceOf = (key: string): string => parseKey(key).namespace ?? "default
 function soonest(...waits: (number | undefined)[]): number | undefined {
   const known = waits.filter((ms) => ms !== undefined);
   return known.length > 0 ? Math.min(...known) : undefined;
+}
+
+/** What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. */
+function toldIn(status: LLMPoolStatus | undefined): Map<string, Told> {
+  const ready = (status?.instanceStatuses ?? []).filter(({ state }) => state === "Ready");
+  return new Map(
+    ready.map(({ id, restarts = 0, device, warmupSeconds, tokensPerSecond }) => [
+      id,
+      {
+        state: "Ready",
+        restarts,
+        ...(device !== undefined && { device }),
+        ...(warmupSeconds !== undefined && { warmupSeconds }),
+        ...(tokensPerSecond !== undefined && { tokensPerSecond }),
+      },
+    ]),
+  );
 }
 
 /** Those that variants name and that are there. */

@@ -71,3 +71,19 @@ test("after a quiet time the first change is told at once again", () => {
   const seconds = [...starting(15), ...Array.from({ length: 70 }, () => quiet), changed];
   expect(written(seconds).at(-1)).toBe(85);
 });
+
+test("a pool that flaps is told four times at once, and then once a second", () => {
+  const pace = new StatusPace();
+  const [well, ill] = [status(READY, 1), status({ Ready: "False Degraded" }, 1)];
+  let stored = well;
+  let count = 0;
+  for (let ms = 0; ms <= 10_000; ms += 100) {
+    const next = (ms / 100) % 2 === 0 ? ill : well;
+    if (next === stored || pace.wait("a", stored, next, ms) > 0) continue;
+    pace.wrote("a", stored, next, ms);
+    stored = next;
+    count++;
+  }
+  expect(count).toBeGreaterThan(8);
+  expect(count).toBeLessThanOrEqual(10 + 4);
+});

@@ -9,7 +9,7 @@ import type { Pod } from "./kinds.ts";
 import type { ObservedLoad } from "./model-state.ts";
 import { loadsOf } from "./render/model-load.ts";
 import { variantsOf } from "./render/variant.ts";
-import { type StatusInput, statusOf } from "./status.ts";
+import { mayBeStuckSoon, type StatusInput, statusOf } from "./status.ts";
 
 type PodStatus = NonNullable<Pod["status"]>;
 
@@ -194,6 +194,12 @@ describe("a pool", () => {
       expect(judged(status)).toMatchObject({ Stalled: "True ModelNotFound", Progressing: "True RollingOut" });
     });
 
+    test("waits for somebody when the loader of a new one fits nowhere", () => {
+      const unplaced = { apiVersion: "v1", kind: "Pod", metadata: { name: "load" }, status: UNPLACED };
+      const status = look({ spec, pods: [READY, READY], revision: "old", loading: { pods: [unplaced] } });
+      expect(judged(status)).toMatchObject({ Ready: "True Ready", Stalled: "True Unschedulable" });
+    });
+
     test("has it when its facts are known", () => {
       expect(judged(look({ spec, pods: [LOADING], loading: { facts } }))).toMatchObject({
         ModelAvailable: "True Ready",
@@ -211,6 +217,19 @@ describe("a pool", () => {
     const status = look({ pods: [UNPLACED] });
     expect(judged(status)).toMatchObject({ Ready: "False Unschedulable", Schedulable: "False Unschedulable" });
     expect(messageOf(status, "Schedulable")).toBe("apex-0: 0/2 nodes are available");
+  });
+
+  test("of which one instance fits nowhere waits for somebody, also while others serve, but not at once", () => {
+    const refused = (at: string): PodStatus => ({
+      conditions: [{ type: "PodScheduled", status: "False", message: "0/2 nodes", lastTransitionTime: at }],
+    });
+    const status = look({ pods: [READY, refused("2025-12-31T23:59:55Z")] });
+    expect(judged(status)).toMatchObject({ Ready: "False Degraded", Stalled: "True Degraded" });
+    expect(judged(status)).not.toHaveProperty("Reconciling");
+    // The cards of the one before may be free in a moment.
+    const now = look({ pods: [READY, refused("2025-12-31T23:59:56Z")] });
+    expect(judged(now)).toMatchObject({ Ready: "False Degraded", Reconciling: "True Loading" });
+    expect(mayBeStuckSoon(now)).toBe(true);
   });
 
   test("whose router is away is not ready", () => {

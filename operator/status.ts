@@ -10,7 +10,8 @@ import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
 import { judgeSchedulable } from "./judge-schedulable.ts";
-import { DENIED, type PodState, podStateIn } from "./pod-state.ts";
+import type { Pod } from "./kinds.ts";
+import { condition, DENIED, type PodState, podStateIn } from "./pod-state.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
@@ -36,6 +37,9 @@ export interface StatusInput {
   /** RFC 3339 */
   now: string;
 }
+
+/** How long the scheduler may refuse a pod before somebody has to act, in milliseconds. */
+export const STUCK_MS = 5_000;
 
 /** The status of a pool, from what is there. Pure: the same input gives the same status. */
 export function statusOf(input: StatusInput): LLMPoolStatus {
@@ -116,10 +120,16 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
   const { router: routerPods, loads } = input.observed;
   const otherPods = [...routerPods.pods, ...loads.filter(({ facts }) => !facts).flatMap(({ pods }) => pods)];
   const model = judgeModel(input.observed, rows, input.words);
+  const justRefused = [...rows.flatMap(({ pod }) => pod ?? []), ...otherPods].some((pod) =>
+    isJustRefused(pod, input.now),
+  );
+  const isDenied = (reason = "") => DENIED.has(reason) && !(reason === "Unschedulable" && justRefused);
+  // Also where others serve: a rollout stops at such an instance.
+  const isStuck = ({ seen }: Row) => seen.state === "Failed" || isDenied(seen.reason);
   const stalled =
-    ready.status === "True" || !(problem?.reason === "ObjectTaken" || DENIED.has(ready.reason) || isBroken(rows))
+    ready.status === "True" || !(problem?.reason === "ObjectTaken" || isDenied(ready.reason) || rows.some(isStuck))
       ? // The instances of before serve on, and those that are wanted cannot be made.
-        model.status === "False" && model
+        (model.status === "False" || isDenied(model.reason)) && model
       : ready;
   return [
     ready,
@@ -135,7 +145,17 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
   ];
 }
 
-const isBroken = (rows: readonly Row[]) => rows.some(({ seen }) => seen.state === "Failed");
+/** Whether the scheduler has refused it a moment ago: the cards of the pod before it may be free in the next. */
+function isJustRefused(pod: Pod, now: string): boolean {
+  const scheduled = condition(pod, "PodScheduled");
+  return scheduled?.status === "False" && Date.parse(now) - Date.parse(`${scheduled.lastTransitionTime}`) < STUCK_MS;
+}
+
+/** Whether time alone may make it wait for somebody. */
+export function mayBeStuckSoon({ conditions = [] }: LLMPoolStatus): boolean {
+  const of = (type: string) => conditions.find((one) => one.type === type);
+  return of("Schedulable")?.reason === "Unschedulable" && of("Stalled") === undefined;
+}
 
 function judgeInstances(rows: readonly Row[]): Judgement {
   const type = "InstancesReady";
