@@ -1,12 +1,15 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
+import type { Ask } from "../../operator/ask.ts";
 import { runOperator } from "../../operator/operator.ts";
 import { defaultImages } from "../../operator/render/settings.ts";
 import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import { NotLeaderError } from "../../src/kube/lease.ts";
+import type { KubeMetrics } from "../../src/kube/metrics.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { systemClock } from "../../src/lib/clock.ts";
-import { silentLogger } from "../../src/lib/logger.ts";
+import { type Logger, silentLogger } from "../../src/lib/logger.ts";
 import { rendered } from "./chart.ts";
 import type { TestCluster } from "./cluster.ts";
 import { onlyOurs } from "./only-ours.ts";
@@ -60,13 +63,22 @@ export interface TestOperator {
   version?: string;
   /** Put in front of the names of its images. */
   registry?: string;
+  /** How instances are asked; default: only those of this machine and the real node are, over HTTP. */
+  ask?: Ask;
+  log?: Logger;
+  metrics?: KubeMetrics;
 }
 
-/** Runs an operator in this process, until the test ends or what it returns is called. */
+/**
+ * Runs an operator in this process, until the test ends or what it returns is called. One that loses its Lease, as on a machine that is busy with
+ * others for ten seconds, is followed by another, as its Deployment would have it.
+ */
 export function startOperator({
   kubeconfig,
   version = "0.0.0-test",
   registry,
+  ask = onlyOurs,
+  log = silentLogger,
   ...where
 }: TestOperator): () => Promise<void> {
   const end = new AbortController();
@@ -75,13 +87,20 @@ export function startOperator({
     credentials: fromKubeconfig(kubeconfig),
     version,
     images: defaultImages(version, registry),
-    identity: `test-${Math.random()}`,
     clock: systemClock,
     random: Math.random,
-    log: silentLogger,
-    ask: onlyOurs,
+    log,
+    ask,
   };
-  const running = runOperator(options, end.signal);
+  const run = async () => {
+    while (!end.signal.aborted) {
+      const identity = `test-${Math.random()}`;
+      await runOperator({ ...options, identity }, end.signal).catch((error: unknown) => {
+        if (!(error instanceof NotLeaderError)) throw error;
+      });
+    }
+  };
+  const running = run();
   const stop = async () => {
     end.abort(new Error("the test is over"));
     await running;
