@@ -1,6 +1,7 @@
 /**
  * `npm run bench`: what the project promises, measured here and now, side by side with what it is compared to. docs/benchmarks.md explains
- * each. `npm run bench -- NAME...` runs only those, `--rounds N` repeats more or less often, `--json` prints one object a bench, `--list`
+ * each. `npm run bench -- NAME...` runs only those, `--rounds N` repeats more or less often, `--pools N` and
+ * `--seconds N` make operator-scale larger or smaller, `--json` prints one object a bench, `--list`
  * names them. Exit codes: 0 measured, 1 one could not be measured, 2 wrong usage. A goal that is missed is printed, not an error.
  */
 import { mkdtemp, rm } from "node:fs/promises";
@@ -13,6 +14,7 @@ import { episodes } from "../test/load/episodes.ts";
 import { hangUp } from "../test/load/hang-up.ts";
 import { lateness } from "../test/load/lateness.ts";
 import { operator } from "../test/load/operator.ts";
+import { operatorScale } from "../test/load/operator-scale.ts";
 import { queue } from "../test/load/queue.ts";
 import { roles } from "../test/load/roles.ts";
 import { router } from "../test/load/router.ts";
@@ -35,21 +37,34 @@ const BENCHES: readonly Bench[] = [
   start,
   hangUp,
   operator,
+  operatorScale,
 ];
 
 const { values: options, positionals: asked } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: "string" }, json: { type: "boolean" }, list: { type: "boolean" } },
+  options: {
+    rounds: { type: "string" },
+    pools: { type: "string" },
+    seconds: { type: "string" },
+    json: { type: "boolean" },
+    list: { type: "boolean" },
+  },
 });
 const unknown = asked.filter((name) => !BENCHES.some((bench) => bench.name === name));
-const rounds = options.rounds === undefined ? undefined : Number(options.rounds);
+const numberOf = (text: string | undefined) => (text === undefined ? undefined : Number(text));
+const [rounds, pools, seconds] = [options.rounds, options.pools, options.seconds].map(numberOf);
+const isWrong = (value: number | undefined) => value !== undefined && !(Number.isInteger(value) && value > 0);
 if (options.list) {
   for (const { name, about } of BENCHES) console.log(`${name}: ${about}`);
   process.exit(0);
 }
-if (unknown.length > 0 || (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0))) {
+if (unknown.length > 0 || [rounds, pools, seconds].some(isWrong)) {
   const names = BENCHES.map((bench) => bench.name).join(", ");
-  console.error(unknown.length > 0 ? `no bench ${unknown.join(", ")}; there are ${names}` : "--rounds takes 1 or more");
+  console.error(
+    unknown.length > 0
+      ? `no bench ${unknown.join(", ")}; there are ${names}`
+      : "--rounds, --pools and --seconds take 1 or more",
+  );
   process.exit(2);
 }
 
@@ -68,6 +83,8 @@ for (const bench of BENCHES.filter(({ name }) => asked.length === 0 || asked.inc
     const repeat = rounds ?? bench.rounds;
     const result = await bench.run({
       rounds: repeat,
+      pools,
+      seconds,
       signal: stop.signal,
       dir,
       say: (l) => say(`${bench.name}: ${l}`),

@@ -12,6 +12,10 @@ export interface Bench {
 
 export interface BenchContext {
   rounds: number;
+  /** How many pools there are to be, where somebody asks for a number. */
+  pools?: number | undefined;
+  /** How long a storm is to last, where somebody asks for a time. */
+  seconds?: number | undefined;
   /** Aborted by Ctrl-C: everything that was started is stopped, and `run` rejects. */
   signal: AbortSignal;
   /** A folder of this bench's own, removed afterwards. */

@@ -11,12 +11,16 @@ export interface Call {
   name: string | undefined;
   /** The HTTP status it got. */
   code: number;
+  /** When it reached the API server, in milliseconds of its wall clock. */
+  at: number;
 }
 
 interface AuditEvent {
   verb: string;
   user: { username: string };
   userAgent?: string;
+  /** RFC 3339, with microseconds. */
+  requestReceivedTimestamp: string;
   objectRef?: { resource?: string; apiGroup?: string; subresource?: string; namespace?: string; name?: string };
   responseStatus?: { code?: number };
 }
@@ -41,7 +45,7 @@ export async function recordCalls(auditLog: string): Promise<() => Promise<Call[
   };
 }
 
-function toCall({ verb, user, userAgent = "", objectRef = {}, responseStatus }: AuditEvent): Call {
+function toCall({ verb, user, userAgent = "", objectRef = {}, responseStatus, ...event }: AuditEvent): Call {
   const { resource = "", apiGroup, subresource, namespace, name } = objectRef;
   return {
     user: user.username,
@@ -51,5 +55,12 @@ function toCall({ verb, user, userAgent = "", objectRef = {}, responseStatus }: 
     namespace,
     name,
     code: responseStatus?.code ?? 0,
+    at: millisecondsOf(event.requestReceivedTimestamp),
   };
+}
+
+/** `Date` knows no microseconds. */
+function millisecondsOf(timestamp: string): number {
+  const micros = Number(/[.](\d{6})/.exec(timestamp)?.[1] ?? 0);
+  return Math.floor(Date.parse(timestamp) / 1000) * 1000 + micros / 1000;
 }
