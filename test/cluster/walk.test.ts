@@ -74,14 +74,20 @@ cluster.ownTest(
     expect(problems.flat(), `LLMPOOL_SEED=${seed}`).toEqual([]);
     // What the API server refuses is logged, too; anything else is a fault of the operator's.
     expect(faults.filter((line) => !/(GET|PATCH|POST|DELETE) \S+: \d{3} ?\w*: /.test(line))).toEqual([]);
-    const writes = await cluster.recordWrites();
-    const mine = async (leases: boolean) =>
-      (await writes()).filter(
-        ({ userAgent, resource }) =>
-          userAgent.startsWith("llmpool-operator/") && resource.startsWith("leases") === leases,
-      );
-    await until("the Lease is renewed", async () => expect((await mine(true)).length).toBeGreaterThan(2));
-    expect(await mine(false)).toEqual([]);
+    await until(
+      "the operator has nothing left to write",
+      async () => {
+        const writes = await cluster.recordWrites();
+        const mine = async (leases: boolean) =>
+          (await writes()).filter(
+            ({ userAgent, resource }) =>
+              userAgent.startsWith("llmpool-operator/") && resource.startsWith("leases") === leases,
+          );
+        await until("the Lease is renewed", async () => expect((await mine(true)).length).toBeGreaterThan(2));
+        expect(await mine(false)).toEqual([]);
+      },
+      120_000,
+    );
   },
   WALK_MS,
 );

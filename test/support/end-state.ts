@@ -22,6 +22,10 @@ const OWN_FIELDS = new Set([
   "controller-revision-hash",
   "pod-template-hash",
   "deployment.kubernetes.io/revision",
+  // Of instances, told now and then.
+  "device",
+  "warmupSeconds",
+  "tokensPerSecond",
 ]);
 
 /** The rest of the name of a Deployment's pod, in the words of others. */

@@ -38,6 +38,8 @@ export async function judge(client: Client, namespace: string, spec: unknown): P
 
 /** How far two pools of one spec have to be alike. */
 type Depth = "all" | "objects" | "no workloads";
+/** That of the two which asks for less counts. */
+const DEPTHS: readonly Depth[] = ["no workloads", "objects", "all"];
 
 /** One pool that is edited again and again, beside pools that are made anew, all called `apex`, each in a namespace of its own. */
 export class Ground {
@@ -62,7 +64,6 @@ export class Ground {
     const text = JSON.stringify(spec);
     const known = this.#known.get(text);
     const [pool] = await Promise.all([this.#edit(spec), known ?? this.#makeFresh(spec)]);
-    const depth = depthOf(pool);
     const namespace = this.#fresh[0] ?? "";
     let left: string[] = [];
     let last: EndState = {};
@@ -73,6 +74,7 @@ export class Ground {
           const there = known ?? (await endState(this.#client, namespace, NAME));
           const here = await endState(this.#client, this.#walked, NAME);
           last = here;
+          const depth = DEPTHS.find((one) => [here, there].map(depthOf).includes(one)) ?? "all";
           left = differences(seen(here, depth, there), seen(there, depth));
           if (left.length === 0 && depth === "all") this.#known.set(text, there);
           return left.length === 0;
@@ -174,7 +176,8 @@ function isAtRest(pool: Pool): boolean {
 const readyOf = (pool: Pool) => conditionOf(pool, "Ready")?.status;
 
 /** What cannot be placed or made stops a rollout at its first pod; what Kubernetes refuses stays what it was. */
-function depthOf(pool: Pool): Depth {
+function depthOf(state: EndState): Depth {
+  const pool = state[`${KIND}/${NAME}`] as Pool;
   if (conditionOf(pool, "Ready")?.reason === "ApplyFailed") return "no workloads";
   return conditionOf(pool, "Ready")?.status === "True" ? "all" : "objects";
 }
