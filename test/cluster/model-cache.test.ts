@@ -47,8 +47,8 @@ function loaderOf(namespace: string, uri = "hf://org/repo/m.gguf"): Promise<Load
 async function play(namespace: string, { metadata, spec }: LoaderPod, phase: string, container: object): Promise<void> {
   const image = spec.containers[0]?.image;
   const status = { name: "loader", image, imageID: "", ready: false, restartCount: 0, ...container };
-  const ready = { type: "Ready", status: "False" };
-  const patch = JSON.stringify({ status: { phase, conditions: [ready], containerStatuses: [status] } });
+  const conditions = ["Ready", "ContainersReady"].map((type) => ({ type, status: "False" }));
+  const patch = JSON.stringify({ status: { phase, conditions, containerStatuses: [status] } });
   const args = ["patch", "pod", metadata.name, "--namespace", namespace, "--subresource=status", "--patch", patch];
   await cluster.kubectl(args);
 }

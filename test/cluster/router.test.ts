@@ -188,7 +188,7 @@ cluster.ownTest("EndpointSlices tell what a router has to know of the pods", asy
       "--patch",
       JSON.stringify(patch),
     ]);
-  const unready = { status: { conditions: [{ type: "Ready", status: "False" }] } };
+  const unready = { status: { conditions: ["Ready", "ContainersReady"].map((type) => ({ type, status: "False" })) } };
   await change("apex-0", "strategic", unready, "--subresource=status");
   const held = (finalizers: string[]) => change("apex-1", "merge", { metadata: { finalizers } });
   await held(["llmpool.dev/test"]);
