@@ -9,6 +9,18 @@ const PACKAGES = [
   ...["libc6", "libgcc-s1", "libstdc++6", "libgomp1"],
   ...["dash", "coreutils", "libacl1", "libattr1", "libgmp10", "libselinux1", "libpcre2-8-0"],
 ];
+/** Python, for what stands on more than the base. */
+export const PYTHON_PACKAGES = [
+  ...["python3", "python3-minimal", "python3.11", "python3.11-minimal", "python3-venv", "python3.11-venv"],
+  ...[
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libpython3-stdlib",
+    "python3-pip-whl",
+    "python3-setuptools-whl",
+  ],
+  ...["libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libuuid1", "libcrypt1"],
+];
 const LEFT_OUT = /^\/usr\/share\/(doc|doc-base|info|lintian|locale|man|bug)\//;
 const CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt";
 const IDS = {
@@ -18,10 +30,11 @@ const IDS = {
 
 /**
  * Packs the files of an image from this machine's own Debian packages and Node, because no registry can be reached. Returns the archive, in
- * `dir`, with a name that changes only when what is in it changes.
+ * `dir`, with a name that changes only when what is in it changes. `more`: packages besides. Throws CommandError where one is not installed.
  */
-export async function packBase(dir: string): Promise<string> {
-  const versions = await command("dpkg-query", ["--show", ...PACKAGES]);
+export async function packBase(dir: string, more: readonly string[] = []): Promise<string> {
+  const packages = [...PACKAGES, ...more];
+  const versions = await command("dpkg-query", ["--show", ...packages]);
   const node = realpathSync(process.execPath);
   const key = createHash("sha256")
     .update(versions)
@@ -33,7 +46,7 @@ export async function packBase(dir: string): Promise<string> {
     if (/^(base|root|files)-/.test(older)) await rm(join(dir, older), { recursive: true });
   const root = await mkdtemp(join(dir, "root-"));
   try {
-    await copyPackages(root);
+    await copyPackages(root, packages);
     await mkdir(join(root, "usr/local/bin"), { recursive: true });
     await copyFile(node, join(root, "usr/local/bin/node"));
     for (const [name, text] of Object.entries(IDS)) await writeFile(join(root, "etc", name), text);
@@ -47,8 +60,8 @@ export async function packBase(dir: string): Promise<string> {
   return archive;
 }
 
-async function copyPackages(root: string): Promise<void> {
-  const listed = (await command("dpkg", ["--listfiles", ...PACKAGES])).split("\n");
+async function copyPackages(root: string, packages: readonly string[]): Promise<void> {
+  const listed = (await command("dpkg", ["--listfiles", ...packages])).split("\n");
   const files = [...listed, existsSync(CERTIFICATES) ? CERTIFICATES : ""]
     .filter((file) => file.startsWith("/") && !LEFT_OUT.test(file) && existsSync(file) && !isFolder(file))
     // Packages still say /bin and /lib, which are links into /usr.
