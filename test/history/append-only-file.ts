@@ -21,7 +21,12 @@ export class AppendOnlyFile implements Disposable {
   readonly entries: Entry[] = [];
   /** Requests that are reserved, as far as it was read. */
   readonly open = new Map<string, string[]>();
-  readonly #file: number;
+  /** What a server that took over with a copy has not got. */
+  readonly forgotten: Entry[] = [];
+  readonly #path: string;
+  #file: number;
+  /** Of what is behind a copy that took over: it happened after all that the copy lacks. */
+  #shift = 0;
   readonly #prefix: string;
   readonly #limits: Limits;
   readonly #buckets = new Map<string, Bucket>();
@@ -29,10 +34,13 @@ export class AppendOnlyFile implements Disposable {
   readonly #episodes = new Map<string, number>();
   /** Number, deadline and extensions of each episode, as last seen. */
   readonly #deadlines = new Map<string, string>();
+  /** Routers say what they hold and what they have settled, one after another: before the last has, no sum is whole, and nothing is admitted. */
+  #pending = false;
   /** Up to here all steps were read. */
   #offset = 0;
 
   constructor(path: string, prefix: string, limits: Limits) {
+    this.#path = path;
     this.#file = openSync(path, "r");
     this.#prefix = prefix;
     this.#limits = limits;
@@ -40,12 +48,29 @@ export class AppendOnlyFile implements Disposable {
 
   /** Its length: now, as an instant of the history. */
   now(): number {
-    return fstatSync(this.#file).size;
+    return fstatSync(this.#file).size + this.#shift;
+  }
+
+  /** A copy that lags is in its place now, and nobody has written to it yet. */
+  takeOver(): void {
+    this.read();
+    const end = this.now();
+    const before = this.entries.splice(0);
+    closeSync(this.#file);
+    this.#file = openSync(this.#path, "r");
+    for (const known of [this.open, this.#buckets, this.#episodes, this.#deadlines]) known.clear();
+    this.#offset = 0;
+    this.#pending = false;
+    this.#shift = 0;
+    this.read();
+    const kept = this.#offset;
+    this.forgotten.push(...before.filter(({ at }) => at > kept));
+    this.#shift = end - kept;
   }
 
   /** Takes in what was written since the last time. */
   read(): void {
-    const bytes = Buffer.alloc(this.now() - this.#offset);
+    const bytes = Buffer.alloc(fstatSync(this.#file).size - this.#offset);
     const length = readSync(this.#file, bytes, 0, bytes.length, this.#offset);
     const from = this.#offset;
     let step: string[][] | undefined;
@@ -54,7 +79,7 @@ export class AppendOnlyFile implements Disposable {
       if (name === "MULTI") step = [];
       else if (step && name !== "EXEC") step.push(words);
       else {
-        this.#take(step ?? [words], from + end);
+        this.#take(step ?? [words], from + end + this.#shift);
         step = undefined;
         this.#offset = from + end;
       }
@@ -68,8 +93,9 @@ export class AppendOnlyFile implements Disposable {
   /** One script, whole: nobody saw anything of what was in between. */
   #take(step: string[][], at: number): void {
     const touched = new Set<string>();
-    const charged = new Map<string, number>();
-    const settled: string[] = [];
+    /** What follows the end of a reservation is what it cost. */
+    let charged = new Map<string, number>();
+    const settled: { id: string; charged: Map<string, number> }[] = [];
     for (const [name = "", fullKey = "", ...rest] of step) {
       if (!fullKey.startsWith(this.#prefix)) continue;
       const key = fullKey.slice(this.#prefix.length);
@@ -78,8 +104,12 @@ export class AppendOnlyFile implements Disposable {
         touched.add(key);
         this.#change(key, command, rest, charged);
       } else if (key.startsWith("r:") && command === "HSET") this.#reserve(key.slice(2), pairs(rest), at);
-      else if (key.startsWith("r:") && command === "DEL") settled.push(key.slice(2));
-      else if (key.startsWith("e:") && command === "HSET") {
+      else if (key.startsWith("r:") && command === "DEL") {
+        charged = new Map();
+        settled.push({ id: key.slice(2), charged });
+      } else if (key === "meta" && (command === "HSET" || command === "HDEL") && rest[0] === "pending") {
+        this.#pending = command === "HSET";
+      } else if (key.startsWith("e:") && command === "HSET") {
         const { n, settings, ...fields } = pairs(rest);
         if (n === undefined || settings === undefined) continue;
         const parsed = JSON.parse(settings) as EpisodeSettings;
@@ -103,15 +133,16 @@ export class AppendOnlyFile implements Disposable {
         this.entries.push({ kind: "event", at, episode: key.slice(3), seq, event: kind });
       }
     }
-    for (const id of settled) {
-      const sums = (this.open.get(id) ?? []).flatMap((bucket) => charged.get(bucket) ?? []);
+    for (const { id, charged: costs } of settled) {
+      const sums = (this.open.get(id) ?? []).flatMap((bucket) => costs.get(bucket) ?? []);
       this.open.delete(id);
       // One number for all of its budgets; two that differ are as wrong as any other.
       this.entries.push({ kind: "settled", at, id, charged: sums.every((s) => s === sums[0]) ? sums[0] : Number.NaN });
     }
     for (const bucket of touched) {
       const now = this.#buckets.get(bucket);
-      if (now) this.entries.push({ kind: "budget", at, bucket, ...now, limit: this.#limitOf(bucket) });
+      const limit = this.#pending ? 0 : this.#limitOf(bucket);
+      if (now) this.entries.push({ kind: "budget", at, bucket, ...now, limit });
     }
   }
 

@@ -65,6 +65,7 @@ const GOOD: History = {
       ],
     },
   ],
+  forgotten: [],
   open: [],
 };
 /** The same, with some entries in place of others of their kind and request. */
@@ -78,6 +79,14 @@ const ending = (e: Call["ending"]): History => ({ ...GOOD, calls: [call("mark_a"
 
 test("a history as it should be has no problem", () => {
   expect(check(GOOD)).toEqual([]);
+});
+
+test("what a copy has forgotten may be on its way before it is brought back, and has to be brought back", () => {
+  const before = { ...GOOD, entries: [dispatched(5, "a"), ...GOOD.entries] };
+  expect(check({ ...before, forgotten: [reserved(4, "a")] })).toEqual([]);
+  expect(check(before)).toHaveLength(1);
+  const never = { ...GOOD, forgotten: [reserved(4, "c")], runs: [...GOOD.runs, ran("c", 1)] };
+  expect(check(never)).toEqual([{ about: "c", text: "ran without a reservation" }]);
 });
 
 test("where the instance was killed between admission and settlement, the whole reservation may be charged, and nothing else", () => {

@@ -24,7 +24,7 @@ export function check(history: History): Problem[] {
   checkCharges(history, requests, say);
   checkEpisodes(history, say);
   checkDeadlines(history.entries, say);
-  checkJournals(history.entries, requests, say);
+  checkJournals(history, requests, say);
   for (const call of history.calls) checkCall(call, history.runs, say);
   for (const id of history.open) say(id, "is still reserved at the end");
   return problems;
@@ -33,7 +33,9 @@ export function check(history: History): Problem[] {
 type Say = (about: string, text: string) => void;
 
 /** Each request is reserved once, in every budget that applies, before anything of it leaves for an instance and for at least its limit, and settled once. */
-function followRequests({ entries, always }: History, say: Say): Map<string, Request> {
+function followRequests({ entries, forgotten, always }: History, say: Say): Map<string, Request> {
+  /** Reserved before a copy took over that does not know of it: it has to be brought back. */
+  const lost = new Map(forgotten.flatMap((e) => (e.kind === "reserved" ? [[e.id, e]] : [])));
   const requests = new Map<string, Request>();
   const ended = new Set<string>();
   for (const entry of entries) {
@@ -48,9 +50,13 @@ function followRequests({ entries, always }: History, say: Say): Map<string, Req
           if (!entry.buckets.some((bucket) => bucket.startsWith(name))) say(id, `was not reserved in ${name}`);
         }
         requests.set(id, { id, reserved: entry, settled: undefined, instances: new Set([entry.instance]) });
-        if (entry.episode !== undefined && ended.has(entry.episode))
+        // One that was lost is brought back, whatever has become of its episode meanwhile.
+        if (entry.episode !== undefined && ended.has(entry.episode) && !lost.has(id))
           say(id, `was admitted after ${entry.episode} ended`);
       }
+    } else if (!known && entry.kind === "dispatched" && lost.has(id)) {
+      const { tokens } = lost.get(id) ?? { tokens: 0 };
+      if (entry.limit > tokens) say(id, `was dispatched with a limit of ${entry.limit}, and ${tokens} were reserved`);
     } else if (!known) say(id, `was ${entry.kind} without a reservation`);
     else if (entry.kind === "settled") {
       if (known.settled) say(id, "was settled twice");
@@ -111,7 +117,7 @@ function checkCharges({ entries, runs }: History, requests: ReadonlyMap<string, 
 }
 
 /** The journal of its episode has each admission and each settlement of a request once, with its tokens, in the step that made it; and nothing else. */
-function checkJournals(entries: readonly Entry[], requests: ReadonlyMap<string, Request>, say: Say): void {
+function checkJournals({ entries, forgotten }: History, requests: ReadonlyMap<string, Request>, say: Say): void {
   const journals = Map.groupBy(
     entries.filter((e) => e.kind === "journal"),
     ({ id }) => id,
@@ -119,6 +125,8 @@ function checkJournals(entries: readonly Entry[], requests: ReadonlyMap<string, 
   for (const id of journals.keys()) if (!requests.has(id)) say(id, "is in a journal, and was never reserved");
   for (const { id, reserved, settled } of requests.values()) {
     const { episode } = reserved;
+    // Its episode may have begun in what a copy has forgotten, and is then forgotten with its journal.
+    if (!journals.has(id) && forgotten.some((e) => e.kind === "reserved" && e.id === id)) continue;
     const want = episode === undefined ? [] : [`${episode} admit ${reserved.tokens} at ${reserved.at}`];
     if (episode !== undefined && settled?.charged !== undefined) {
       want.push(`${episode} settle ${settled.charged} at ${settled.at}`);

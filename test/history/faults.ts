@@ -8,6 +8,10 @@ export const LEASE_MS = 16_000;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
+const LAGGING = "a copy that lags took redis' place";
+/** Where one takes over, it has to be the only one, and what a router has that is killed meanwhile nobody brings back. */
+const NOT_BESIDE_LAGGING = ["redis killed", "router killed"];
+
 /** Breaks something, says what, and mends it after a while of its own. */
 type Fault = (world: World, random: Random) => Promise<void>;
 
@@ -20,6 +24,14 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
     // Nobody is served until a router that is gone has lost its lease: later, by this clock.
     await pause(random.between(300, 1_500));
     world.stepServer(LEASE_MS);
+  },
+  async [LAGGING]({ redis, file }, random) {
+    const takeOver = await redis.copy();
+    await pause(random.between(0, 400));
+    await redis.end("SIGKILL");
+    await takeOver();
+    file.takeOver();
+    await redis.start();
   },
   async "redis stopped"({ redis }, random) {
     redis.pause();
@@ -83,7 +95,12 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
 
 /** The faults of one run, at moments and in an order that the seed decides. A fault that is still being mended holds up none. */
 export async function runFaults(world: World, random: Random, overMs: number): Promise<void> {
-  const names = random.shuffle(Object.keys(FAULTS)).slice(0, FAULTS_A_RUN);
+  let names = random.shuffle(Object.keys(FAULTS)).slice(0, FAULTS_A_RUN);
+  const lags =
+    process.env.LLMPOOL_LAGGING !== undefined &&
+    names.includes(LAGGING) &&
+    !world.routers.some(({ isolated }) => isolated);
+  names = names.filter((name) => (lags ? !NOT_BESIDE_LAGGING.includes(name) : name !== LAGGING));
   await Promise.all(
     names.map(async (name) => {
       const own = random.fork();

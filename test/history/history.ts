@@ -9,6 +9,8 @@ export interface History {
   always: readonly string[];
   /** In their order. */
   entries: readonly Entry[];
+  /** What the store had done, and a copy that took over has not got; in its place among the entries' instants. */
+  forgotten: readonly Entry[];
   runs: readonly Run[];
   calls: readonly Call[];
   streams: readonly EventStream[];

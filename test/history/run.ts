@@ -68,7 +68,9 @@ export async function run({ seed, nursery, mutant, settleMs, turn }: RunOptions)
   return {
     history: {
       always: ["b:pool/", "b:key/"],
-      ...{ calls, streams, open: open(), runs: world.runs() },
+      ...{ calls, open: open(), runs: world.runs(), forgotten: world.file.forgotten },
+      // What clients were told and a copy has forgotten is told again under the same numbers.
+      streams: world.file.forgotten.length > 0 ? [] : streams,
       entries: inOrder(world.file.entries, world.seen),
     },
     logs: world.logs(),

@@ -4,6 +4,11 @@ import type { Hold } from "./replies.ts";
 /** Settlements that are told again: no more than the store remembers of a router. */
 export const SETTLED_KEPT = 1_000;
 
+export interface Held {
+  id: string;
+  r: Hold;
+}
+
 /** What this router has open at the store, and what it settled lately: told again after a failover, and settled when the store is back. Memory only. */
 export class Journal {
   /** Admitted, and not known to be settled. */
@@ -46,21 +51,23 @@ export class Journal {
     return [...this.#unsettled];
   }
 
-  /** But for those that others were free to settle: they must never come back. Of another server, what was settled may be open again, or forgotten. */
-  holds(isOtherRun: boolean): { id: string; r: Hold }[] {
-    const open = [...this.#holds].flatMap(([id, r]) => (this.#lost.has(id) ? [] : [{ id, r }]));
-    return isOtherRun ? [...open, ...[...this.#settled].map(([id, { hold }]) => ({ id, r: hold }))] : open;
+  /** But for those that others were free to settle: they must never come back. */
+  get holds(): Held[] {
+    return [...this.#holds].flatMap(([id, r]) => (this.#lost.has(id) ? [] : [{ id, r }]));
   }
 
-  /** What the store has of this router; everything else is given up. What was settled and is among it is settled again, by the same count. */
+  /** What another server than the one that was told may have open again, or may have forgotten: settled, confirmed or not. */
+  get settlements(): (Held & { usage: Usage | null })[] {
+    const told = [...this.#unsettled].flatMap(([id, usage]) => {
+      const hold = this.#lost.has(id) ? undefined : this.#holds.get(id);
+      return hold ? [{ id, r: hold, usage }] : [];
+    });
+    return [...[...this.#settled].map(([id, { hold, usage }]) => ({ id, r: hold, usage })), ...told];
+  }
+
+  /** What the store has of this router; everything else is given up. */
   confirmed(ids: readonly string[]): void {
     const kept = new Set(ids);
-    for (const [id, { hold, usage }] of this.#settled) {
-      if (!kept.has(id)) continue;
-      this.#settled.delete(id);
-      this.#holds.set(id, hold);
-      this.#unsettled.set(id, usage);
-    }
     for (const id of this.#holds.keys()) if (!kept.has(id)) this.#lost.add(id);
   }
 

@@ -2,7 +2,8 @@ import { backInSeconds, closedError, inUseError } from "../../core/store-errors.
 import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import { Connection, type ConnectionOptions, unavailable } from "./connection.ts";
-import type { Hold, LuaList } from "./replies.ts";
+import type { Held } from "./journal.ts";
+import type { LuaList } from "./replies.ts";
 import { listOf } from "./replies.ts";
 import { SCRIPTS } from "./scripts/scripts.ts";
 
@@ -65,7 +66,7 @@ export class Link {
   }
 
   /** Undefined: connected, but other routers have still to say what they hold. */
-  async join(holds: (isOtherRun: boolean) => { id: string; r: Hold }[]): Promise<Joined | undefined> {
+  async join(holds: (isOtherRun: boolean) => Held[]): Promise<Joined | undefined> {
     this.#ready = false;
     this.#awaySince ??= this.#options.clock.now();
     this.#othersUntil = undefined;

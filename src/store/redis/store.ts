@@ -324,7 +324,9 @@ export class RedisStore implements StateStore {
     const { link, journal, feed, spent } = this.#parts;
     this.#duty = false;
     const sentAt = this.#parts.clock.now();
-    const joined = await link.join((isOtherRun) => journal.holds(isOtherRun));
+    const joined = await link.join((isOtherRun) =>
+      isOtherRun ? [...journal.holds, ...settledBy(journal)] : journal.holds,
+    );
     if (!joined) return;
     journal.confirmed(joined.mine);
     this.#renewedAt = sentAt;
@@ -445,6 +447,11 @@ interface TickReply {
 
 function startOf(tenant: string, id: string, { settings, metadata = {} }: EpisodeStart) {
   return { tenant, id, settings: JSON.stringify(settings), metadata: JSON.stringify(metadata) };
+}
+
+/** As the script takes them: with the counts that they were settled by. */
+function settledBy(journal: Journal) {
+  return journal.settlements.map(({ usage, ...held }) => ({ ...held, s: countsOf(usage) }));
 }
 
 interface Counts {

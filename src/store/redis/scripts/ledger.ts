@@ -2,7 +2,8 @@
  * Budgets and reservations: the rules of src/core/budget.ts where the numbers are. `b:<…>` is a bucket with its current window,
  * `r:<request>` an open reservation, `open:<router>` the requests of one router by their order, `open:` those whose router is gone.
  */
-export const LEDGER = `
+export function ledgerLua(settledKept: number): string {
+  return `
 local function openWindow(l)
   local v = call('HMGET', l.key, 'window', 'spent', 'reserved')
   l.window, l.spent, l.reserved = tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or 0)
@@ -88,7 +89,40 @@ local function disownAll(router, keep)
     if not (keep and keep[id]) then disown(id) end
   end
 end
+-- Once: what is not open is settled already. Without \`used\` the whole reservation is spent.
+local function settle(a)
+  local r = hgetall(P .. 'r:' .. a.id)
+  if not r then return {} end
+  local owned = r.router ~= ''
+  local e = episodeOf(r)
+  local tokens = tonumber(r.tokens)
+  local used = a.used or tokens
+  call('DEL', P .. 'r:' .. a.id)
+  call('ZREM', P .. 'open:' .. r.router, a.id)
+  -- After a restart the router must not bring back what is settled, whether it has heard of that or not.
+  call('LPUSH', P .. 'settled:' .. A.router, a.id)
+  call('LTRIM', P .. 'settled:' .. A.router, 0, ${settledKept} - 1)
+  for _, charge in ipairs(cjson.decode(r.charges)) do
+    -- What was reserved in a window that is over counted there.
+    if tonumber(call('HGET', charge[1], 'window') or -1) == charge[2] then
+      call('HINCRBY', charge[1], 'reserved', -tokens)
+      call('HINCRBY', charge[1], 'spent', used)
+    end
+  end
+  if e then
+    audit(e.who, 'settle', wall, {
+      request = a.id, instance = r.instance, reserved = tokens, used = used,
+      prompt = a.prompt, completion = a.completion, cached = a.cached, recovered = not owned or nil,
+    })
+    if owned then e.running = e.running - 1 end
+    local live = owned and not e.reason
+    if live then touch(e) end
+    if live and (a.completion or 0) > 0 then progress(e, 'llm_response', { tokens = used }) else save(e) end
+  end
+  return { used = used, tokens = tokens, instance = r.instance }
+end
 `;
+}
 
 /** The reservation goes on to another instance. */
 export const PLACE = `

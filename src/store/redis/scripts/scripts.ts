@@ -7,7 +7,7 @@ import { auditLua } from "./audit.ts";
 import { bindingsLua } from "./bindings.ts";
 import { COMMON } from "./common.ts";
 import { episodesLua } from "./episodes.ts";
-import { LEDGER, PLACE } from "./ledger.ts";
+import { ledgerLua, PLACE } from "./ledger.ts";
 
 /** Events of one episode that can be read again. */
 const EVENTS_KEPT = 256;
@@ -30,6 +30,7 @@ export interface Script {
 
 const AUDIT = auditLua(AUDIT_KEPT);
 const EPISODES = AUDIT + episodesLua(MOST_EPISODES, EVENTS_KEPT, STREAM_KEPT);
+const LEDGER = ledgerLua(SETTLED_KEPT);
 const BINDINGS = bindingsLua(MOST_BINDINGS);
 
 function script(...parts: string[]): Script {
@@ -88,35 +89,7 @@ return cjson.encode({ reserved = tokens, instance = instance, budgets = budgetVi
     EPISODES,
     LEDGER,
     `
-local r = hgetall(P .. 'r:' .. A.id)
-if not r then return '{}' end
-local owned = r.router ~= ''
-local e = episodeOf(r)
-local tokens = tonumber(r.tokens)
-local used = A.used or tokens
-call('DEL', P .. 'r:' .. A.id)
-call('ZREM', P .. 'open:' .. r.router, A.id)
--- After a restart the router must not bring back what is settled, whether it has heard of that or not.
-call('LPUSH', P .. 'settled:' .. A.router, A.id)
-call('LTRIM', P .. 'settled:' .. A.router, 0, ${SETTLED_KEPT} - 1)
-for _, charge in ipairs(cjson.decode(r.charges)) do
-  -- What was reserved in a window that is over counted there.
-  if tonumber(call('HGET', charge[1], 'window') or -1) == charge[2] then
-    call('HINCRBY', charge[1], 'reserved', -tokens)
-    call('HINCRBY', charge[1], 'spent', used)
-  end
-end
-if e then
-  audit(e.who, 'settle', wall, {
-    request = A.id, instance = r.instance, reserved = tokens, used = used,
-    prompt = A.prompt, completion = A.completion, cached = A.cached, recovered = not owned or nil,
-  })
-  if owned then e.running = e.running - 1 end
-  local live = owned and not e.reason
-  if live then touch(e) end
-  if live and (A.completion or 0) > 0 then progress(e, 'llm_response', { tokens = used }) else save(e) end
-end
-return cjson.encode({ used = used, tokens = tokens, instance = r.instance })
+return cjson.encode(settle(A))
 `,
   ),
   startEpisode: script(
@@ -337,6 +310,11 @@ for _, h in ipairs(A.holds) do
       save(e)
       audit(e.who, 'admit', wall, { request = h.id, instance = r.instance, reserved = tonumber(r.tokens), restored = true })
     end
+  end
+  -- Settled before, and not as far as this server knows: in the same step, or it would count in full beside what took its place.
+  if h.s and not settled[h.id] then
+    h.s.id = h.id
+    settle(h.s)
   end
 end
 disownAll(A.router, keep)
