@@ -47,6 +47,8 @@ export interface Applied {
   problems: Problem[];
   /** Kinds of what was written or deleted: of these the caches may still show what was before. */
   written: Set<string>;
+  /** What is there of before and is about to go (`Kind name`): until then it cannot be made. */
+  awaited: Set<string>;
   /** The Secret with the token is another's or an earlier pool's: what starts pods has been left as it is. */
   foreignToken: boolean;
 }
@@ -79,8 +81,10 @@ export async function applyObjects(
 ): Promise<Applied> {
   const problems: Problem[] = [];
   const written = new Set<string>();
+  const awaited = new Set<string>();
   const failed = new Set<string>();
-  const write = (object: KubeObject) => attempt(object, () => applyOne(object, owner, deps, written, signal));
+  const write = (object: KubeObject) =>
+    attempt(object, () => applyOne(object, owner, deps, { written, awaited }, signal));
   const ensured = token();
   // Its rejection is heard of below, and not before.
   ensured.catch(() => {});
@@ -117,7 +121,7 @@ export async function applyObjects(
     if (problem) problems.push(problem);
     else written.add(object.kind);
   }
-  return { problems, written, foreignToken };
+  return { problems, written, awaited, foreignToken };
 }
 
 /** Does something with one object. What the API server refuses is a problem of that object; rejects when the server is away. */
@@ -137,7 +141,7 @@ async function applyOne(
   object: KubeObject,
   owner: Owner,
   { client, caches, expectations, contest, clock }: ApplyDeps,
-  written: Set<string>,
+  { written, awaited }: Pick<Applied, "written" | "awaited">,
   signal: AbortSignal,
 ): Promise<Problem | undefined> {
   const cache = caches.of(object.kind);
@@ -147,8 +151,12 @@ async function applyOne(
   // What lacks our label is not in the cache, and may be there all the same.
   const stored = cache.get(keyOf(object)) ?? (await client.find(resourceOf(object), object.metadata, signal));
   if (stored) {
-    if (!isOwned(stored, owner)) return taken(stored, owner);
-    if (stored.metadata.deletionTimestamp !== undefined) return undefined;
+    const problem = isOwned(stored, owner) ? undefined : taken(stored, owner);
+    if (problem) return problem;
+    if (!isOwned(stored, owner) || stored.metadata.deletionTimestamp !== undefined) {
+      awaited.add(nameOf(object));
+      return undefined;
+    }
     if (isMadeOnce(object)) return undefined;
     const covered = covers(stored, wanted);
     if (covered || !contest.mayWrite(id, hash, clock.now()))

@@ -84,7 +84,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     }
     const { pool } = checked;
     const plan = planPool(pool);
-    const { problems, written, observed, loadAgainMs } = await bring(pool, plan, key, tokens, deps, signal);
+    const { problems, written, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants), toldIn(before));
     const told = deps.prober.told(key);
@@ -97,6 +97,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       plan,
       observed,
       written,
+      awaited,
       problems: lasting,
       told,
       words,
@@ -119,7 +120,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     // Its events come sooner, unless the server had all of it already.
     const wroteMs = written.size > 0 ? WROTE_MS : undefined;
     const stuckMs = mayBeStuckSoon(next) ? STUCK_MS : undefined;
-    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, loadAgainMs, againMs, wroteMs, stuckMs) };
+    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, lookMs, againMs, wroteMs, stuckMs) };
   };
 }
 
@@ -178,7 +179,7 @@ async function bring(
   tokens: Tokens,
   deps: ReconcileDeps & ApplyDeps,
   signal: AbortSignal,
-): Promise<Applied & { observed: Observed; loadAgainMs: number | undefined }> {
+): Promise<Applied & { observed: Observed; lookMs: number | undefined }> {
   const { caches, settings } = deps;
   const reference = ownerOf(pool);
   if (!reference) throw new TypeError(`pool ${key} came without a uid`);
@@ -193,11 +194,13 @@ async function bring(
   // A Job whose model is known has done its work; it stays for whoever wants to read its log.
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const token = () => tokens.ensure(owner, reference, namespaceOf(key), signal);
-  const { problems, written, foreignToken } = await applyObjects(wanted, owner, deps, signal, kept, token);
+  const applied = await applyObjects(wanted, owner, deps, signal, kept, token);
   const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
   for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
-  const tokenMs = foreignToken ? FOREIGN_TOKEN_MS : undefined;
-  return { problems, written, observed, foreignToken, loadAgainMs: soonest(loadAgainMs, tokenMs) };
+  // Of the end of what is not in the caches no event tells.
+  const awaitedMs = applied.awaited.size > 0 ? LOOK_AGAIN_MS : undefined;
+  const tokenMs = applied.foreignToken ? FOREIGN_TOKEN_MS : undefined;
+  return { ...applied, observed, lookMs: soonest(loadAgainMs, awaitedMs, tokenMs) };
 }
 
 /** Loaders that ended and left no facts are made anew, after a while. Returns how soon to look again, in milliseconds. */

@@ -100,6 +100,7 @@ function look({
     observed,
     problems: [],
     written: new Set(),
+    awaited: new Set(),
     told: new Map(),
     words: new Map(),
     fits: [],
@@ -254,6 +255,8 @@ describe("a pool", () => {
     expect(written("StatefulSet")).toBe("True RollingOut");
     expect(written("Deployment")).toBe("True RollingOut");
     expect(written("Service")).toBe("False Complete");
+    const waits = look({ pods: [READY], input: { awaited: new Set(["Service apex"]) } });
+    expect(messageOf(waits, "Progressing")).toBe("Service apex of before is still about to go");
     const leaving: Pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "apex-1" } };
     const scaledDown = look({ pods: [READY], surplus: [leaving] });
     expect(judged(scaledDown)).toMatchObject({ Ready: "True Ready", Progressing: "True RollingOut" });

@@ -26,6 +26,8 @@ export interface StatusInput {
   observed: Observed;
   /** Kinds of what has been written since `observed`. */
   written: ReadonlySet<string>;
+  /** What is there of before and about to go (`Kind name`). */
+  awaited: ReadonlySet<string>;
   problems: readonly Problem[];
   /** What instances say of themselves, by id. */
   told: ReadonlyMap<string, Told>;
@@ -216,7 +218,7 @@ const WORKLOADS: readonly string[] = [
 
 /** What is on its way, most telling first. */
 function whatMoves(
-  { observed, plan, written }: StatusInput,
+  { observed, plan, written, awaited }: StatusInput,
   rows: readonly Row[],
 ): { reason: "RollingOut" | "Loading"; message: string } | undefined {
   const stale = observed.variants.flatMap(({ rendered, pods }) =>
@@ -238,6 +240,8 @@ function whatMoves(
     Math.min(updatedReplicas, availableReplicas) < wanted
   )
     return { reason: "Loading", message: "the router starts" };
+  const [first] = awaited;
+  if (first !== undefined) return { reason: "Loading", message: `${first} of before is still about to go` };
   // What is seen is how it was before.
   if (WORKLOADS.some((kind) => written.has(kind))) return { reason: "RollingOut", message: "a change is on its way" };
   return undefined;

@@ -269,6 +269,9 @@ cluster.ownTest(
     const held = await world.client.get<KubeObject>(RESOURCES.services, service);
     expect([held.metadata.uid, held.metadata.finalizers]).toEqual([first.metadata.uid, ["example.com/theirs"]]);
     expect(made["Service/apex"]).toBe(1);
+    await eventually("it is told of", () =>
+      JSON.stringify(lane.pool?.status).includes("Service apex of before is still about to go"),
+    );
     await world.client.merge(RESOURCES.services, service, { metadata: { finalizers: null } });
     await eventually("the new pool has a Service", () => lane.outcome().made["Service/apex"] === 1);
     await lane.untilRest();

@@ -3,7 +3,7 @@ import { LLMPOOLS, type Pod } from "../../operator/kinds.ts";
 import type { LLMPool, LLMPoolStatus } from "../../src/api/llmpool.ts";
 import { ANNOTATIONS, LABELS } from "../../src/api/names.ts";
 import type { Client } from "../../src/kube/client.ts";
-import type { KubeObject, ObjectMeta, ObjectOf } from "../../src/kube/object.ts";
+import { controllerOf, type KubeObject, type ObjectMeta, type ObjectOf } from "../../src/kube/object.ts";
 import { RESOURCES, selectorOf } from "../../src/kube/resource.ts";
 
 type Pool = KubeObject & Pick<LLMPool, "spec">;
@@ -27,9 +27,10 @@ export async function aheadOfReality(
   // Of an earlier spec nothing can be said any more.
   if (told < generation) return [];
   const labelSelector = selectorOf({ [LABELS.pool]: name, [LABELS.component]: "instance" });
-  const [set, deployment, pods] = await Promise.all([
+  const [set, deployment, service, pods] = await Promise.all([
     client.find<ObjectOf<V1StatefulSet>>(RESOURCES.statefulSets, place),
     client.find<ObjectOf<V1Deployment>>(RESOURCES.deployments, place),
+    client.find<KubeObject>(RESOURCES.services, place),
     client.list<Pod>(RESOURCES.pods, { namespace, labelSelector }),
   ]);
   const is = (type: string, value: string) =>
@@ -41,6 +42,7 @@ export async function aheadOfReality(
   const promises: [when: boolean, promise: string, kept: boolean][] = [
     [is("Ready", "True") || is("InstancesReady", "True"), `${wanted} instances are ready`, ready >= wanted],
     [is("RouterReady", "True"), "a router serves", availableReplicas > 0],
+    [is("Progressing", "False"), "it has a Service", service !== undefined && controllerOf(service)?.uid === uid],
     [is("Progressing", "False"), `the set has ${wanted} pods`, set?.spec?.replicas === wanted],
     [is("Progressing", "False"), `there are ${wanted} pods and no others`, pods.items.length === wanted],
     [
