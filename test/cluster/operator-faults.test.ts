@@ -82,7 +82,9 @@ cluster.ownTest(
         // Waits are dear: a few are enough.
         const share = typeof what === "object" && "delayMs" in what ? 0.2 : 0.5;
         lane.proxy.fail({ when: (call) => isWrite(call) && roll() < share, what });
-        expect(await life(lane), name).toEqual(wanted);
+        await life(lane);
+        await lane.becomes(wanted);
+        expect(lane.outcome(), name).toEqual(wanted);
         expect(lane.lies, name).toEqual([]);
         const told = lane.proxy.writes.filter(({ path }) => path.endsWith("/status")).map(({ body }) => body);
         expect(

@@ -127,9 +127,10 @@ function nameOf({ kind, metadata: { name, labels } }: KubeObject): string {
   return `${kind}/${chance ? name.replace(/-[^-]+-[^-]+$/, "-*") : name}`;
 }
 
-/** An object without what two runs of one story differ in. */
+/** An object without what two runs of one story differ in, and without what Kubernetes' own controllers come to say of it in their own time. */
 export function masked(object: KubeObject, namespace: string): unknown {
-  const text = JSON.stringify(object, (key, value: unknown) => {
+  const told = object.kind === "LLMPool" || object.kind === "Pod" ? object : { ...object, status: undefined };
+  const text = JSON.stringify(told, (key, value: unknown) => {
     if (CHOSEN.includes(key)) return undefined;
     if (key === "annotations" && isObject(value) && NUDGE in value) {
       const { [NUDGE]: _, ...others } = value;
