@@ -98,7 +98,8 @@ async function undisturbed(lane: OperatedNamespace): Promise<Reference[]> {
   return references;
 }
 
-const isStuck = (lane: OperatedNamespace) => JSON.stringify(lane.outcome().state).includes("didn't match Pod's node");
+const isStuck = ({ pool }: OperatedNamespace) =>
+  pool?.status?.conditions?.some(({ type }) => type === "Stalled") === true;
 
 function pointsOf(writes: readonly string[]): Point[] {
   return writes.flatMap((write, index) => {
