@@ -18,6 +18,7 @@ test("what may pass by itself is told after ten seconds of it, everything else a
   expect(told(9_999, refused(429))).toEqual([]);
   expect(told(10_000, refused(500))).toEqual(["500"]);
   expect(patience.lasting("b", [refused(500)], 10_000)).toEqual([]);
+  expect([patience.tellsInMs("a", 10_000), patience.tellsInMs("b", 12_000)]).toEqual([undefined, 8_000]);
 });
 
 test("a time without trouble starts it over", () => {

@@ -20,6 +20,12 @@ export class Patience {
     return now - since < PATIENCE_MS ? problems.filter((problem) => !mayPass(problem)) : problems;
   }
 
+  /** How long until what is kept back is to be told, in milliseconds; undefined: nothing is. */
+  tellsInMs(key: string, now: number): number | undefined {
+    const since = this.#since.get(key);
+    return since === undefined || now - since >= PATIENCE_MS ? undefined : since + PATIENCE_MS - now;
+  }
+
   forget(key: string): void {
     this.#since.delete(key);
   }

@@ -3,7 +3,7 @@ import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { ANNOTATIONS, API_VERSION, KIND } from "../src/api/names.ts";
 import { validatePool } from "../src/api/validate.ts";
 import { planPool } from "../src/core/plan/plan.ts";
-import type { Reconcile } from "../src/kube/controller.ts";
+import { type Reconcile, UnfinishedError } from "../src/kube/controller.ts";
 import { isStatus } from "../src/kube/errors.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
 import { type KubeObject, parseKey } from "../src/kube/object.ts";
@@ -110,12 +110,12 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       pace.wrote(key, before, next, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);
     if (failed.length > 0)
-      throw failed.length === 1
-        ? failed[0]?.error
-        : new AggregateError(
-            failed.map(({ error }) => error),
-            failed.map(({ message }) => message).join("; "),
-          );
+      throw new UnfinishedError(
+        failed.map(({ error }) => error),
+        failed.map(({ message }) => message).join("; "),
+        // However many failures there were: what is kept back is told when its time has come.
+        patience.tellsInMs(key, clock.now()),
+      );
     const lookAgainMs = problems.length > 0 ? LOOK_AGAIN_MS : undefined;
     // Its events come sooner, unless the server had all of it already.
     const wroteMs = written.size > 0 ? WROTE_MS : undefined;

@@ -3,7 +3,7 @@ import { FakeClock } from "../../test/support/fake-clock.ts";
 import { settle } from "../../test/support/settle.ts";
 import { silentLogger } from "../lib/logger.ts";
 import { makeMetrics } from "../lib/metrics.ts";
-import { Controller, type ControllerOptions, type Reconcile } from "./controller.ts";
+import { Controller, type ControllerOptions, type Reconcile, UnfinishedError } from "./controller.ts";
 import { ApiError } from "./errors.ts";
 import { Expectations } from "./expectations.ts";
 import { makeKubeMetrics } from "./metrics.ts";
@@ -125,6 +125,27 @@ test("a server that asks for patience gets it, also for several failures at once
   expect(calls).toBe(1);
   await pass(1);
   expect(calls).toBe(2);
+});
+
+test("what has failed often is tried again in time where its reconcile says so, unless a server asks for more", async () => {
+  let calls = 0;
+  let seconds: string | undefined;
+  const { controller, pass } = setup(async () => {
+    calls++;
+    throw new UnfinishedError([new ApiError("PATCH /x", 500, {}, seconds)], "x", 8_000);
+  });
+  controller.start();
+  // Events that come meanwhile make many failures of it.
+  for (let i = 0; i < 20; i++) {
+    controller.queue.add("a");
+    await settle();
+  }
+  expect(calls).toBe(20);
+  seconds = "60";
+  await pass(8_000);
+  expect(calls).toBe(21);
+  await pass(59_000);
+  expect(calls).toBe(21);
 });
 
 test("one key that throws or hangs holds up no other, and is never with two workers", async () => {

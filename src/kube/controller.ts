@@ -19,6 +19,17 @@ const BEHIND_MS = 1_000;
  */
 export type Reconcile = (key: string, signal: AbortSignal) => Promise<{ requeueAfterMs?: number | undefined }>;
 
+/** What a reconcile rejects with that is tried again later each time, but within `withinMs` at the latest, unless a server asked for longer. */
+export class UnfinishedError extends AggregateError {
+  override readonly name = "UnfinishedError";
+  readonly withinMs: number | undefined;
+
+  constructor(causes: readonly unknown[], message: string, withinMs: number | undefined) {
+    super(causes, message);
+    this.withinMs = withinMs;
+  }
+}
+
 export interface ControllerOptions {
   name: string;
   reconcile: Reconcile;
@@ -139,7 +150,12 @@ export class Controller implements AsyncDisposable {
     const { log, name } = this.#options;
     const causes: unknown[] = error instanceof AggregateError ? error.errors : [error];
     const asked = causes.map((cause) => (cause instanceof ApiError ? (cause.retryAfterMs ?? 0) : 0));
-    const waitMs = this.queue.retry(key, Math.max(0, ...asked));
+    let waitMs = this.queue.retry(key, Math.max(0, ...asked));
+    if (error instanceof UnfinishedError && error.withinMs !== undefined) {
+      const withinMs = Math.max(error.withinMs, ...asked);
+      this.queue.addAfter(key, withinMs);
+      waitMs = Math.min(waitMs, withinMs);
+    }
     this.#metrics?.reconciled("error", ms / 1000);
     const fields = { controller: name, key, in_ms: Math.round(waitMs), error: messageOf(error) };
     // To lose a race is part of the day.

@@ -71,7 +71,7 @@ cluster.ownTest(
     const own = await cluster.namespace();
     await operate(cluster, own, { wide: true, ask: ALL_READY, log });
     const problems = await Promise.all(POOLS.map(([backend, from]) => walk(client, backend, from)));
-    expect(problems.flat(), `LLMPOOL_SEED=${seed}`).toEqual([]);
+    expect(problems.flat().join("\n"), `LLMPOOL_SEED=${seed}`).toBe("");
     // What the API server refuses is logged, too; anything else is a fault of the operator's.
     expect(faults.filter((line) => !/(GET|PATCH|POST|DELETE) \S+: \d{3} ?\w*: /.test(line))).toEqual([]);
     await until(
