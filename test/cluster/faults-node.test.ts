@@ -107,14 +107,14 @@ cluster.nodeTest(
   "a pod that is deleted by force in the middle of a roll-out: no other goes meanwhile, its stream ends with an error that says so, and the roll-out ends",
   async () => {
     await operated();
-    await pools.apply("apex", slow(400, { drainSeconds: 1 }));
+    await pools.apply("apex", slow(150, { drainSeconds: 1 }));
     await pools.untilReady("apex");
     const address = await pools.address("apex");
     await eventually("the router serves", async () => (await callFromHere(address, ask)).status === 200);
     const before = await pools.instancePods("apex");
-    const long = stream(address, "0", 400);
+    const long = stream(address, "0", 150);
     await long.begun;
-    await pools.apply("apex", slow(400, { drainSeconds: 1, contextTokens: 512 }));
+    await pools.apply("apex", slow(150, { drainSeconds: 1, contextTokens: 512 }));
     await eventually("the roll-out has begun", async () => {
       const pod = (await pools.instancePods("apex")).get("apex-1");
       return pod?.metadata.uid !== before.get("apex-1")?.metadata.uid;
