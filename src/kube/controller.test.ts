@@ -96,26 +96,13 @@ test("a reconcile can ask to be called again", async () => {
   expect(calls).toBe(3);
 });
 
-test("a server that asks for patience gets it", async () => {
-  let calls = 0;
-  const { controller, pass } = setup(async () => {
-    if (++calls === 1) throw new ApiError("PATCH /x", 429, { reason: "TooManyRequests" }, "20");
-    return {};
-  });
-  controller.start();
-  controller.queue.add("a");
-  await settle();
-  await pass(19_999);
-  expect(calls).toBe(1);
-  await pass(1);
-  expect(calls).toBe(2);
-});
+const busy = (seconds: string) => new ApiError("PATCH /x", 429, { reason: "TooManyRequests" }, seconds);
 
-test("a server that asks for patience gets it, also for several failures at once", async () => {
+/** After a first call that fails so, the next one comes when 20 s have passed, and no earlier. */
+async function waitsTwentySeconds(error: Error): Promise<void> {
   let calls = 0;
   const { controller, pass } = setup(async () => {
-    const busy = (seconds: string) => new ApiError("PATCH /x", 429, {}, seconds);
-    if (++calls === 1) throw new AggregateError([busy("5"), new ApiError("PATCH /y", 409), busy("20")]);
+    if (++calls === 1) throw error;
     return {};
   });
   controller.start();
@@ -125,7 +112,12 @@ test("a server that asks for patience gets it, also for several failures at once
   expect(calls).toBe(1);
   await pass(1);
   expect(calls).toBe(2);
-});
+}
+
+test("a server that asks for patience gets it", () => waitsTwentySeconds(busy("20")));
+
+test("a server that asks for patience gets it, also for several failures at once", () =>
+  waitsTwentySeconds(new AggregateError([busy("5"), new ApiError("PATCH /y", 409), busy("20")])));
 
 test("what has failed often is tried again in time where its reconcile says so, unless a server asks for more", async () => {
   let calls = 0;

@@ -1,24 +1,13 @@
 import { expect } from "vitest";
-import type { ModelFacts } from "../../src/api/model-facts.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
+import { FACTS } from "../support/loaders.ts";
 import { conditionOf, operate, pools, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
 const { poolOf, untilCondition, ownedObjects, podUids, eventsOf } = pools(cluster);
-
-const FACTS: ModelFacts = {
-  path: "hf/org/repo/abc/files/m.gguf",
-  format: "gguf",
-  bytes: 4_900_000_000,
-  sha256: "ab".repeat(32),
-  layers: 32,
-  kvHeads: 8,
-  headSize: 128,
-  kvBytesPerToken: 131_072,
-};
 
 const pool = (uri = "hf://org/repo/m.gguf", spec: object = {}) =>
   stub({ backend: "llama-cpp", instances: 3, model: { uri, cache: { storage: "40Gi" } }, ...spec });

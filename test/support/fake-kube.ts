@@ -135,14 +135,7 @@ export class FakeKube implements AsyncDisposable {
     request.on("error", () => {});
     request.on("data", (chunk: Buffer) => chunks.push(chunk));
     request.on("end", () => {
-      const call: Seen = {
-        method: request.method ?? "",
-        path: url.pathname,
-        query: url.searchParams,
-        headers: request.headers,
-        body: Buffer.concat(chunks).toString(),
-        watch: url.searchParams.get("watch") === "true",
-      };
+      const call = seenOf(request, url, Buffer.concat(chunks));
       this.seen.push(call);
       this.#handle(call, response);
     });
@@ -292,4 +285,10 @@ function parsePath(path: string): { collection: string; namespace?: string; name
 function selectorOf({ path, query }: Seen): Selector {
   const { namespace } = parsePath(path);
   return { namespace, labels: query.get("labelSelector"), fields: query.get("fieldSelector") };
+}
+
+/** A call to an API server, as a test looks at it. */
+export function seenOf({ method = "", headers }: IncomingMessage, url: URL, body: Buffer): Seen {
+  const query = url.searchParams;
+  return { method, path: url.pathname, query, headers, body: body.toString(), watch: query.get("watch") === "true" };
 }

@@ -4,7 +4,7 @@ import { Agent, request as httpsRequest } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Credentials } from "../../src/kube/credentials.ts";
-import type { Fault, Seen } from "./fake-kube.ts";
+import { type Fault, type Seen, seenOf } from "./fake-kube.ts";
 
 export interface ProxyFault extends Omit<Fault, "what"> {
   /** As of the fake API server; besides, what is done before or after the real one has acted, whose answer is then lost, and a wait before it acts. */
@@ -188,14 +188,7 @@ async function seen(request: IncomingMessage, base: string): Promise<Seen> {
   const url = new URL(request.url ?? "", base);
   const chunks: Buffer[] = [];
   for await (const chunk of request) chunks.push(chunk as Buffer);
-  return {
-    method: request.method ?? "",
-    path: url.pathname,
-    query: url.searchParams,
-    headers: request.headers,
-    body: Buffer.concat(chunks).toString(),
-    watch: url.searchParams.get("watch") === "true",
-  };
+  return seenOf(request, url, Buffer.concat(chunks));
 }
 
 /** False: nothing is passed on. */

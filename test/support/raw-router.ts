@@ -1,8 +1,7 @@
-import { randomBytes } from "node:crypto";
 import type { Endpoint } from "../../src/core/endpoint.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { type Router, startRouter } from "../../src/router/server.ts";
-import { openEmbeddedStore } from "../../src/store/embedded/open.ts";
+import { openEphemeralStore } from "./ephemeral-store.ts";
 import { FakeClock } from "./fake-clock.ts";
 import { FakeSource } from "./fake-instance.ts";
 import { poolPlan } from "./pool.ts";
@@ -10,14 +9,7 @@ import { poolPlan } from "./pool.ts";
 /** A router in front of one instance, for callers that send bytes of their own: it waits for none of them longer than a second. */
 export async function startRawRouter(instance: Endpoint): Promise<AsyncDisposable & { url: string }> {
   const clock = new FakeClock();
-  const store = openEmbeddedStore({
-    home: { ephemeral: true },
-    clock,
-    bootClock: { bootId: "boot", now: clock.now },
-    random: randomBytes,
-    log: silentLogger,
-    sessionTTLSeconds: 7200,
-  });
+  const store = openEphemeralStore(clock);
   const router: Router = await startRouter({
     plan: poolPlan({ instances: 1 }),
     secrets: {},

@@ -1,9 +1,8 @@
-import { randomBytes } from "node:crypto";
 import type { EpisodeObject } from "../../src/api/http.ts";
 import type { StateStore } from "../../src/core/store.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { type Router, startRouter } from "../../src/router/server.ts";
-import { openEmbeddedStore } from "../../src/store/embedded/open.ts";
+import { openEphemeralStore } from "./ephemeral-store.ts";
 import { FakeClock } from "./fake-clock.ts";
 import { FakeInstance, FakeSource } from "./fake-instance.ts";
 import { poolPlan } from "./pool.ts";
@@ -27,14 +26,7 @@ export async function openRig(open: AsyncDisposable[], spec: object, count = 2):
   const clock = new FakeClock();
   const instances = await Promise.all(Array.from({ length: count }, (_, i) => FakeInstance.start(String(i))));
   const source = new FakeSource(instances.map((i) => i.endpoint()));
-  const store = openEmbeddedStore({
-    home: { ephemeral: true },
-    clock,
-    bootClock: { bootId: "boot", now: clock.now },
-    random: randomBytes,
-    log: silentLogger,
-    sessionTTLSeconds: 7200,
-  });
+  const store = openEphemeralStore(clock);
   const lines: string[] = [];
   const router = await startRouter({
     plan: poolPlan({ instances: count, ...spec }),
