@@ -99,6 +99,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       written,
       awaited,
       problems: lasting,
+      refused: lasting.length < problems.length,
       told,
       words,
       fits,

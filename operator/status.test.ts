@@ -99,6 +99,7 @@ function look({
     plan,
     observed,
     problems: [],
+    refused: false,
     written: new Set(),
     awaited: new Set(),
     told: new Map(),
@@ -261,6 +262,16 @@ describe("a pool", () => {
     const scaledDown = look({ pods: [READY], surplus: [leaving] });
     expect(judged(scaledDown)).toMatchObject({ Ready: "True Ready", Progressing: "True RollingOut" });
     expect(messageOf(scaledDown, "Progressing")).toBe("1 pods end");
+  });
+
+  test("is complete, and for the first time ready, when none of its objects is refused for now", () => {
+    const unfinished = (before?: LLMPoolStatus) => look({ pods: [READY], input: { refused: true, before } });
+    expect(judged(unfinished())).toMatchObject({ Ready: "False Loading", Progressing: "True RollingOut" });
+    expect(messageOf(unfinished(), "Ready")).toBe("the API server refuses some writes for now: they are tried again");
+    expect(judged(unfinished(look({ pods: [READY] })))).toMatchObject({
+      Ready: "True Ready",
+      Progressing: "True RollingOut",
+    });
   });
 
   test("with pods of another revision rolls out, and serves meanwhile", () => {

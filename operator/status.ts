@@ -29,6 +29,8 @@ export interface StatusInput {
   /** What is there of before and about to go (`Kind name`). */
   awaited: ReadonlySet<string>;
   problems: readonly Problem[];
+  /** Whether writes were refused for reasons that may pass, and are not told yet: something of the spec is still missing. */
+  refused: boolean;
   /** What instances say of themselves, by id. */
   told: ReadonlyMap<string, Told>;
   /** What Events say of what stays behind. */
@@ -107,7 +109,12 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
   const instances = judgeInstances(rows);
   const router = judgeRouter(input);
   const problem = input.problems.find(({ reason }) => reason === "ObjectTaken") ?? input.problems[0];
-  const missing = [instances, router].find(({ status }) => status !== "True");
+  const moving = whatMoves(input, rows);
+  const wasReady = input.before?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") ?? false;
+  const missing =
+    [instances, router].find(({ status }) => status !== "True") ??
+    // A pool that serves goes on; a new one may lack its Service.
+    (input.refused && !wasReady && { reason: "Loading", message: REFUSED });
   const ready: Judgement = problem
     ? { type: "Ready", status: "False", reason: problem.reason, message: problem.message }
     : missing
@@ -118,7 +125,6 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
           reason: rows.length > 0 ? "Ready" : "ScaledToZero",
           message: instances.message,
         };
-  const moving = whatMoves(input, rows);
   const { router: routerPods, loads } = input.observed;
   const otherPods = [...routerPods.pods, ...loads.filter(({ facts }) => !facts).flatMap(({ pods }) => pods)];
   const model = judgeModel(input.observed, rows, input.words);
@@ -216,9 +222,11 @@ const WORKLOADS: readonly string[] = [
   RESOURCES.configMaps.kind,
 ];
 
+const REFUSED = "the API server refuses some writes for now: they are tried again";
+
 /** What is on its way, most telling first. */
 function whatMoves(
-  { observed, plan, written, awaited }: StatusInput,
+  { observed, plan, written, awaited, refused }: StatusInput,
   rows: readonly Row[],
 ): { reason: "RollingOut" | "Loading"; message: string } | undefined {
   const stale = observed.variants.flatMap(({ rendered, pods }) =>
@@ -240,6 +248,7 @@ function whatMoves(
     Math.min(updatedReplicas, availableReplicas) < wanted
   )
     return { reason: "Loading", message: "the router starts" };
+  if (refused) return { reason: "RollingOut", message: REFUSED };
   const [first] = awaited;
   if (first !== undefined) return { reason: "Loading", message: `${first} of before is still about to go` };
   // What is seen is how it was before.
