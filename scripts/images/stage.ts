@@ -1,49 +1,35 @@
-import { spawnSync } from "node:child_process";
 import { constants, existsSync, readFileSync } from "node:fs";
 import { chmod, copyFile, mkdir, readdir, stat, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundle, copyLicenses } from "./bundle.ts";
 import { type Locked, packagesOf } from "./packages.ts";
 
 export const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 /** What a package carries that no running process reads: types, TypeScript, source maps, texts, and the sources of llama.cpp (34 MB). */
 const UNREAD = /\.([mc]?ts|map|md|markdown)$|^gitRelease\.bundle$/;
-/** Packages of the llama-cpp image alone. */
+/** What the llama-cpp image adds. */
 const ENGINE = "node-llama-cpp";
+/** What images run, and what these start. */
+const PROGRAMS = ["src/cli/main", "src/cli/doctor/device-probe", "runtime-image/main"];
 
 /**
  * Writes what the images are made of below `dir`: `llmpool` and `llama-cpp`, the build contexts of the Dockerfiles of these names. The packages
  * are those of the lock file, taken from node_modules. Same sources, same bytes, times and modes.
  *
- * @throws Error that names the package which node_modules lacks, or with the compiler's words.
+ * @throws Error that names the package which node_modules lacks, or with the bundler's words.
  */
 export async function stageImages(dir: string, cpu: string = process.arch): Promise<void> {
-  const manifest = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { dependencies: object };
-  const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as { packages: Locked };
-  const names = Object.keys(manifest.dependencies);
-  const all = packagesOf(packages, names, { cpu });
-  const common = new Set(
-    packagesOf(
-      packages,
-      names.filter((name) => name !== ENGINE),
-      { cpu },
-    ),
-  );
-
   const app = join(dir, "llmpool");
-  compile(join(app, "dist"));
+  const packages = await bundle({ root: ROOT, programs: PROGRAMS, external: [ENGINE], to: join(app, "dist") });
+  await copyLicenses(ROOT, packages, join(app, "licenses"));
   for (const file of ["package.json", "LICENSE"]) await copyFile(join(ROOT, file), join(app, file));
-  for (const folder of all) await copyPackage(folder, join(common.has(folder) ? app : join(dir, "llama-cpp"), folder));
+  const { packages: locked } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as {
+    packages: Locked;
+  };
+  for (const folder of packagesOf(locked, [ENGINE], { cpu })) await copyPackage(folder, join(dir, "llama-cpp", folder));
   await settle(dir);
-}
-
-/** The JavaScript of `npm run build`, without types, which only those who import it need. */
-function compile(outDir: string): void {
-  const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
-  const options = ["-p", join(ROOT, "tsconfig.build.json"), "--outDir", outDir, "--declaration", "false"];
-  const { status, stdout, stderr } = spawnSync(process.execPath, [tsc, ...options], { encoding: "utf8" });
-  if (status !== 0) throw new Error(`the sources do not compile:\n${stdout}${stderr}`);
 }
 
 async function copyPackage(folder: string, to: string): Promise<void> {

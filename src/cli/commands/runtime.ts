@@ -26,7 +26,7 @@ export function registerRuntime(program: Command, io: CliIo): void {
         io.setExitCode(2);
         return;
       }
-      const { main } = await import("../../../runtime-image/main.ts");
-      await main(text);
+      const { runInstance } = await import("../../../runtime-image/process.ts");
+      await runInstance(text);
     });
 }
