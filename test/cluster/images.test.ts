@@ -18,7 +18,7 @@ const files = fs.readdirSync("/opt/llmpool", { recursive: true });
 console.log(JSON.stringify({
   uid: process.getuid(), gid: process.getgid(),
   root: tryWrite("/opt/llmpool/x"), tmp: tryWrite("/tmp/x"),
-  surplus: files.filter((file) => /\\.(ts|map|md)$|^(?!node_modules).*\\.test\\.|^node_modules\\/(vitest|typescript|@biomejs|@types)/.test(file)),
+  surplus: files.filter((file) => /^(?!licenses).*\\.(ts|map|md)$|\\.test\\.|^node_modules\\/(vitest|typescript|@biomejs|@types|express)/.test(file)),
   engine: files.some((file) => /llama-addon\\.node$/.test(file)),
   owners: [...new Set(files.map((file) => fs.lstatSync("/opt/llmpool/" + file)).map((s) => s.uid + ":" + s.gid + (s.mode & 0o022 ? " writable" : "")))],
   env: Object.fromEntries(["NODE_ENV", "NODE_OPTIONS", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"].map((name) => [name, process.env[name]])),

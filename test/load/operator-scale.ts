@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
-import { copyFile, symlink, writeFile } from "node:fs/promises";
+import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { LLMPOOLS } from "../../operator/kinds.ts";
 import { renderPool } from "../../operator/render/render.ts";
 import { defaultImages } from "../../operator/render/settings.ts";
-import { command } from "../../scripts/cluster/command.ts";
+import { bundle } from "../../scripts/images/bundle.ts";
 import { validatePool } from "../../src/api/validate.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
 import type { Client } from "../../src/kube/client.ts";
@@ -367,20 +367,7 @@ function goalsOf(seen: readonly Measured[], floors: number[], made: number[], se
 
 /** The operator as JavaScript, as its image has it: to have types taken away at each start costs memory. Returns its main file. */
 async function built(dir: string): Promise<string> {
-  const config = join(dir, "tsconfig.json");
-  const compilerOptions = {
-    outDir: dir,
-    rootDir: ROOT,
-    declaration: false,
-    typeRoots: [join(ROOT, "node_modules/@types")],
-  };
-  const include = [join(ROOT, `${MAIN}.ts`)];
-  await writeFile(
-    config,
-    JSON.stringify({ extends: join(ROOT, "tsconfig.build.json"), compilerOptions, include, exclude: [] }),
-  );
-  await command(process.execPath, [join(ROOT, "node_modules/typescript/bin/tsc"), "-p", config]);
-  await symlink(join(ROOT, "node_modules"), join(dir, "node_modules"));
+  await bundle({ root: ROOT, programs: [MAIN], external: [], to: dir });
   await copyFile(join(ROOT, "package.json"), join(dir, "package.json"));
   return join(dir, `${MAIN}.js`);
 }
