@@ -1,6 +1,7 @@
 import type { ServerResponse } from "node:http";
 import type { BudgetView } from "../core/store.ts";
 import { type ErrorCode, LLMPoolError, toErrorBody } from "../lib/errors.ts";
+import { atEndOfTurn } from "./turn.ts";
 
 /** What the answer says about how it was made; sent as headers, or on the last chunk when the headers had to leave before it was known. */
 export interface Served {
@@ -74,6 +75,7 @@ export class Answer {
     this.#res.end(bytes);
   }
 
+  /** Leaves at the end of this turn. */
   json(status: number, body: Buffer): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -81,8 +83,10 @@ export class Answer {
     headers.push("content-type", "application/json", "content-length", String(body.length));
     this.#res.writeHead(status, headers);
     // Text leaves in one piece with the headers. Latin-1 is the same bytes, whatever they mean.
-    if (body.length <= ONE_PIECE_BYTES) this.#res.end(body.toString("latin1"), "latin1");
-    else this.#res.end(body);
+    atEndOfTurn(() => {
+      if (body.length <= ONE_PIECE_BYTES) this.#res.end(body.toString("latin1"), "latin1");
+      else this.#res.end(body);
+    });
   }
 
   fail(error: unknown): ErrorCode {

@@ -19,6 +19,7 @@ import { Reaper } from "./reaper.ts";
 import { ROUTES, type Route } from "./request.ts";
 import { Seats } from "./seats.ts";
 import { ambiguity, Refusals } from "./strict-http.ts";
+import { endOfTurn } from "./turn.ts";
 import { Upstreams } from "./upstream.ts";
 
 export interface RouterOptions {
@@ -201,6 +202,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     const late = clock.after(graceMs, () => server.closeAllConnections());
     if (graceMs <= 0) server.closeAllConnections();
     await inference.idle();
+    await endOfTurn();
     // The last answers may not have left yet; who does not read them has no more time than the calls had.
     for (const socket of sockets) socket.destroySoon();
     await closed;
