@@ -20,6 +20,8 @@ export interface Target {
   id: string | undefined;
   /** Another pod at the same address is another target. */
   uid: string;
+  /** Whether a kubelet found that what is asked is ready. */
+  ready: boolean;
 }
 
 /** The JSON of an address; undefined when it does not answer. Never rejects. */

@@ -4,7 +4,7 @@ import { settle } from "../test/support/settle.ts";
 import type { Target } from "./ask.ts";
 import { Prober } from "./prober.ts";
 
-const instance = (id: string, uid = "u"): Target => ({ url: `http://${id}/readyz`, id, uid });
+const instance = (id: string, uid = "u", ready = false): Target => ({ url: `http://${id}/readyz`, id, uid, ready });
 const ready = (speed = 60) => ({ state: "Ready", device: "CPU", warmup_s: 1, tokens_per_second: speed });
 
 /** A prober over answers by URL that a test may change. */
@@ -107,13 +107,48 @@ test("another pod at the same address is another instance, and what is gone is a
   expect([asked.length, prober.told("k").size]).toEqual([2, 0]);
 });
 
+test("what a kubelet finds ready is asked at once again, unless it said so itself", async () => {
+  const answers: Record<string, unknown> = { "http://0/readyz": { state: "WarmingUp" } };
+  const { prober, asked, pass } = probing(answers);
+  prober.follow("k", [instance("0")]);
+  await pass(0);
+  answers["http://0/readyz"] = ready();
+  for (let time = 0; time < 2; time++) {
+    prober.follow("k", [instance("0", "u", true)]);
+    await pass(0);
+  }
+  expect([asked.length, prober.told("k").get("0")?.device]).toEqual([2, "CPU"]);
+  prober.follow("k", [instance("0")]);
+  prober.follow("k", [instance("0", "u", true)]);
+  // And goes on as before.
+  await pass(30_000);
+  expect(asked.length).toBe(3);
+});
+
+test("a status may wait for who is asked for the first time or has become ready, for a moment", async () => {
+  const answer = Promise.withResolvers<unknown>();
+  const { prober, pass } = probing({ "http://0/readyz": answer.promise, "http://1/readyz": { state: "WarmingUp" } });
+  prober.follow("k", [instance("1")]);
+  expect([prober.waitMs("k"), prober.waitMs("other")]).toEqual([200, 0]);
+  await pass(0);
+  expect(prober.waitMs("k")).toBe(0);
+  prober.follow("k", [instance("0"), instance("1", "u", true)]);
+  await pass(150);
+  expect(prober.waitMs("k")).toBe(50);
+  await pass(50);
+  expect(prober.waitMs("k")).toBe(0);
+  answer.resolve(ready());
+  await pass(0);
+  expect([prober.waitMs("k"), prober.told("k").size]).toEqual([0, 2]);
+});
+
 test("a supervisor speaks for all that it runs, with their restarts", async () => {
   const rows = [
     { id: "0", restarts: 0, ...ready() },
     { id: "1", restarts: 2, state: "Failed", message: "went over its memory limit" },
   ];
   const { prober, pass } = probing({ "http://p:8200/healthz": { instances: rows } });
-  prober.follow("k", [{ url: "http://p:8200/healthz", id: undefined, uid: "u" }]);
+  prober.follow("k", [{ url: "http://p:8200/healthz", id: undefined, uid: "u", ready: true }]);
   await pass(0);
   expect(prober.told("k").get("0")).toMatchObject({ state: "Ready", restarts: 0 });
   expect(prober.told("k").get("1")).toEqual({ state: "Failed", restarts: 2, message: "went over its memory limit" });

@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
+import type { InstanceState } from "../src/api/instance.ts";
 import type { Clock } from "../src/lib/clock.ts";
 import { type Ask, readTold, type Target, type Told } from "./ask.ts";
 import { isNotable } from "./speed.ts";
@@ -6,6 +7,8 @@ import { isNotable } from "./speed.ts";
 /** How soon an address is asked again, in milliseconds: while somebody there starts, and when all are ready. */
 const QUICK_MS = 2_000;
 const SLOW_MS = 30_000;
+/** How long a status waits for what those say of themselves that are new or have just become ready, in milliseconds: one write tells all of it then. */
+const HOLD_MS = 200;
 /** Answers that may be missed in a row before the last one counts no more. */
 const MISSES = 3;
 
@@ -30,7 +33,7 @@ export class Prober implements AsyncDisposable {
   }
 
   /**
-   * From now on these are asked for a pool, and no others. What is new is asked at once.
+   * From now on these are asked for a pool, and no others. What is new is asked at once, and what has become ready at once again.
    * @param remembered what an operator before this one was told, by instance id: it counts until those that are asked first have spoken
    */
   follow(key: string, targets: readonly Target[], remembered: ReadonlyMap<string, Told> = new Map()): void {
@@ -42,6 +45,7 @@ export class Prober implements AsyncDisposable {
       const asked =
         known.get(name) ??
         new Asked(target, { ...this.#options, onChange: () => this.#options.onChange(key) }, this.#end.signal);
+      asked.found(target.ready);
       next.set(name, asked);
       known.delete(name);
     }
@@ -56,6 +60,12 @@ export class Prober implements AsyncDisposable {
     const asked = [...(pool?.asked.values() ?? [])];
     if (pool && !asked.some(({ waits }) => waits)) pool.remembered = new Map();
     return new Map([...(pool?.remembered ?? []), ...asked.flatMap(({ told }) => [...told])]);
+  }
+
+  /** Milliseconds for which somebody is about to say more; 0: nobody is. */
+  waitMs(key: string): number {
+    const now = this.#options.clock.now();
+    return Math.max(0, ...[...(this.#pools.get(key)?.asked.values() ?? [])].map(({ heldUntil }) => heldUntil - now));
   }
 
   async close(): Promise<void> {
@@ -77,18 +87,30 @@ class Asked {
   /** It has not spoken yet, nor been silent for so long that it says nothing. */
   waits = true;
   running: Promise<void>;
+  /** When nobody waits for its answer any more, on the clock. */
+  heldUntil = 0;
   readonly #target: Target;
   readonly #options: { ask: Ask; clock: Clock; onChange: () => void };
   readonly #end = new AbortController();
   readonly #signal: AbortSignal;
   #misses = 0;
+  #ready: boolean;
   #cancel: () => void = () => {};
 
   constructor(target: Target, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
     this.#target = target;
     this.#options = options;
     this.#signal = AbortSignal.any([signal, this.#end.signal]);
-    this.running = this.#look();
+    this.#ready = target.ready;
+    this.running = this.#look(HOLD_MS);
+  }
+
+  /** Whether a kubelet found it ready. What it said before it became so is old. */
+  found(ready: boolean): void {
+    const became = ready && !this.#ready;
+    this.#ready = ready;
+    if (!became || this.#says("Ready")) return;
+    this.running = this.running.then(() => this.#look(HOLD_MS));
   }
 
   close(): void {
@@ -96,10 +118,13 @@ class Asked {
     this.#end.abort(new Error("nobody asks any more"));
   }
 
-  async #look(): Promise<void> {
+  async #look(holdMs = 0): Promise<void> {
     const { ask, clock, onChange } = this.#options;
+    this.#cancel();
+    this.heldUntil = clock.now() + holdMs;
     const answer = await ask(this.#target.url, this.#signal);
     if (this.#signal.aborted) return;
+    this.heldUntil = 0;
     this.#misses = answer === undefined ? this.#misses + 1 : 0;
     const keeps = answer === undefined && this.#misses < MISSES;
     const next = keeps ? this.told : readTold(answer, this.#target);
@@ -109,10 +134,13 @@ class Asked {
       this.told = next;
       onChange();
     }
-    const ready = next.size > 0 && [...next.values()].every(({ state }) => state === "Ready");
-    this.#cancel = clock.after(ready && !keeps ? SLOW_MS : QUICK_MS, () => {
+    this.#cancel = clock.after(this.#says("Ready") && !keeps ? SLOW_MS : QUICK_MS, () => {
       this.running = this.#look();
     });
+  }
+
+  #says(state: InstanceState): boolean {
+    return this.told.size > 0 && [...this.told.values()].every((one) => one.state === state);
   }
 }
 

@@ -36,7 +36,7 @@ import type { EventWords } from "./words.ts";
 export interface ReconcileDeps extends Omit<ApplyDeps, "contest"> {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
-  prober: Pick<Prober, "follow" | "told">;
+  prober: Pick<Prober, "follow" | "told" | "waitMs">;
   eventWords: Pick<EventWords, "about" | "forget">;
   cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
@@ -87,10 +87,11 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const { problems, written, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants), toldIn(before));
-    const told = deps.prober.told(key);
     const namespace = namespaceOf(key);
     const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
+    // Last: an answer may have come meanwhile.
+    const told = deps.prober.told(key);
     const next = statusOf({
       pool,
       generation,
@@ -106,7 +107,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       before,
       now,
     });
-    const waitMs = pace.wait(key, before, next, clock.now());
+    const waitMs = Math.max(pace.wait(key, before, next, clock.now()), deps.prober.waitMs(key));
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal)))
       pace.wrote(key, before, next, clock.now());
     const failed = problems.filter(({ error }) => error !== undefined);

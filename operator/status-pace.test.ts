@@ -36,13 +36,14 @@ const starting = (seconds: number, from = 0) =>
   );
 
 describe("a start", () => {
-  test("of seconds is told in three writes or four, and its end at once", () => {
-    expect(written([...starting(6), status(READY, 6)])).toEqual([0, 2, 6]);
-    expect(written([...starting(40), status(READY, 40)])).toEqual([0, 2, 12, 40]);
+  test("of seconds is told in two writes to four, and its end at once", () => {
+    expect(written([...starting(4), status(READY, 4)])).toEqual([0, 4]);
+    expect(written([...starting(30), status(READY, 30)])).toEqual([0, 5, 30]);
+    expect(written([...starting(60), status(READY, 60)])).toEqual([0, 5, 35, 60]);
   });
 
   test("of minutes is told twice a minute", () => {
-    expect(written(starting(100))).toEqual([0, 2, 12, 42, 72]);
+    expect(written(starting(100))).toEqual([0, 5, 35, 65, 95]);
   });
 });
 

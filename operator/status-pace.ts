@@ -3,10 +3,10 @@ import type { LLMPoolStatus } from "../src/api/llmpool.ts";
 import { isStarting } from "./conditions.ts";
 
 /**
- * How long after the last write a further one of mere progress waits, in milliseconds, the first, the second and all later ones: a start that
- * takes seconds is told in few writes, one that takes minutes is told twice a minute.
+ * How long after the last write a further one of mere progress waits, in milliseconds, the first and all later ones: a start of a minute is told in four
+ * writes, with its begin and its end, a longer one twice a minute.
  */
-const PROGRESS_MS = [2_000, 10_000, 30_000] as const;
+const PROGRESS_MS = [5_000, 30_000] as const;
 /** After so long without a write, in milliseconds, the first step counts again. */
 const QUIET_MS = 60_000;
 

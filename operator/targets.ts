@@ -15,10 +15,11 @@ export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
       if (!ip || (state !== "Ready" && state !== "Loading")) return [];
       const host = `http://${ip.includes(":") ? `[${ip}]` : ip}`;
       const uid = pod.metadata.uid ?? "";
+      const ready = state === "Ready" && !rendered.packed;
       const own = byOrdinal.get(ordinalOf(pod)) ?? [];
-      if (!rendered.packed) return own.map(({ id, port }) => ({ url: `${host}:${port}/readyz`, id, uid }));
+      if (!rendered.packed) return own.map(({ id, port }) => ({ url: `${host}:${port}/readyz`, id, uid, ready }));
       const slots = gpu?.resourceClaimTemplateName === undefined ? [0] : own.map(({ slot }) => slot);
-      return slots.map((slot) => ({ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid }));
+      return slots.map((slot) => ({ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid, ready }));
     });
   });
 }

@@ -23,7 +23,7 @@ export interface FakeCluster {
   recordWrites(): Promise<() => Promise<Call[]>>;
   /** A new namespace. */
   namespace(): Promise<string>;
-  /** Removes all that runs in a namespace, and it; resolves when its pods are gone. */
+  /** Removes all that runs in a namespace, and it; resolves when nothing of it is left. */
   empty(namespace: string): Promise<void>;
 }
 
@@ -66,7 +66,8 @@ export async function fakeCluster(
       await kubectl(["delete", resource.plural, "--all", "--namespace", namespace, "--wait=false"]);
     const left = async () => (await client.list(RESOURCES.pods, { namespace })).items.length;
     await eventually("its pods are gone", async () => (await left()) === 0, HANG_MS);
-    await kubectl(["delete", "namespace", namespace, "--ignore-not-found", "--wait=false"]);
+    // Of what is still on its way out operators hear too.
+    await kubectl(["delete", "namespace", namespace, "--ignore-not-found"]);
   };
   return {
     kubeconfig,

@@ -13,7 +13,18 @@ import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES } from "../../src/kube/resource.ts";
 import type { Call } from "../support/audit.ts";
 import { eventually } from "../support/eventually.ts";
-import { allAtRest, flip, forEach, instancePods, isStatus, nameOf, ofPools, poolOf } from "../support/scaled.ts";
+import type { Pool } from "../support/pools.ts";
+import {
+  allAtRest,
+  flip,
+  forEach,
+  instancePods,
+  isAtRest,
+  isStatus,
+  nameOf,
+  ofPools,
+  poolOf,
+} from "../support/scaled.ts";
 import type { Bench, BenchContext, Goal, Row } from "./bench.ts";
 import { Child, freePort } from "./child.ts";
 import { cpuMicros } from "./cpu.ts";
@@ -29,7 +40,7 @@ const POOLS = 200;
 const FLIPS_PER_SECOND = 100;
 const FLIP_SECONDS = 20;
 /** An even number of each of the first few, so that they end as they began. */
-const EDITS = 80;
+const EDITS = 120;
 const STATUS_WRITES = 4;
 const LATE_MS = 50;
 const FLAT = 1.5;
@@ -227,7 +238,7 @@ async function byHand(cluster: FakeCluster, count: number, kinds?: readonly stri
   return seconds;
 }
 
-/** One edit after another, each of another pool, from the edit to the operator's first write of that pool; and how long its reconciles took. */
+/** One edit after another, each of another pool when the one before is at rest, from the edit to the operator's first write of that pool; and how long its reconciles took. */
 async function edit(
   { client, recordWrites }: FakeCluster,
   namespace: string,
@@ -241,11 +252,9 @@ async function edit(
     const place = { namespace, name };
     const instances = INSTANCES + 1 - (Math.floor(i / pools.length) % 2);
     const { metadata } = await client.merge(LLMPOOLS, place, { spec: { instances } });
-    type Told = KubeObject & { status?: { observedGeneration?: number } };
     await eventually(
-      "the operator has seen the edit",
-      async () =>
-        ((await client.get<Told>(LLMPOOLS, place)).status?.observedGeneration ?? 0) >= (metadata.generation ?? 0),
+      "the edited pool is at rest",
+      async () => isAtRest(await client.get<Pool>(LLMPOOLS, place), metadata.generation),
       HANG_MS,
     );
   }
@@ -260,8 +269,9 @@ async function edit(
 }
 
 const sorted = (values: number[]) => values.sort((a, b) => a - b);
+/** By nearest rank. */
 const percentile = (values: readonly number[], share: number) =>
-  values[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN;
+  values[Math.max(0, Math.ceil(values.length * share) - 1)] ?? Number.NaN;
 
 /** Status writes of each pool, and how many other objects were written more than once. */
 function perPool(calls: readonly Call[], pools: readonly number[]): Pick<Measured, "statusWrites" | "doubled"> {

@@ -49,18 +49,20 @@ export function allAtRest(client: Client, namespace: string, count: number): Pro
     `${count} pools at rest`,
     async () => {
       const { items } = await client.list<Pool>(LLMPOOLS, { namespace });
-      const resting = items.filter((pool) => {
-        const is = (type: string) => pool.status?.conditions?.find((one) => one.type === type)?.status;
-        const current = pool.status?.observedGeneration === pool.metadata.generation;
-        const told = pool.status?.instanceStatuses?.every(({ device }) => device !== undefined);
-        return current && told && is("Ready") === "True" && is("Progressing") === "False";
-      });
+      const resting = items.filter((pool) => isAtRest(pool));
       // Looks seldom: what looks costs the same cores.
       await new Promise((resolve) => setTimeout(resolve, 5 * count));
       return resting.length === count;
     },
     HANG_MS,
   );
+}
+
+/** Whether all of this generation, or of its newest, is done and told. */
+export function isAtRest({ metadata, status }: Pool, generation = metadata.generation): boolean {
+  const is = (type: string) => status?.conditions?.find((one) => one.type === type)?.status;
+  const told = status?.instanceStatuses?.every(({ device }) => device !== undefined) ?? false;
+  return status?.observedGeneration === generation && told && is("Ready") === "True" && is("Progressing") === "False";
 }
 
 /** Pods of instances, from one pool to the next in turn. */
