@@ -1,8 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { ANNOTATIONS, API_VERSION, KIND } from "../src/api/names.ts";
-import { validatePool } from "../src/api/validate.ts";
-import { planPool } from "../src/core/plan/plan.ts";
+import type { PoolPlan } from "../src/core/plan/types.ts";
 import { type Reconcile, UnfinishedError } from "../src/kube/controller.ts";
 import { isStatus } from "../src/kube/errors.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
@@ -12,6 +11,7 @@ import { announce } from "./announce.ts";
 import { type Applied, type ApplyDeps, applyObjects, type Owner } from "./apply.ts";
 import type { Told } from "./ask.ts";
 import { behind } from "./behind.ts";
+import { Checked } from "./checked.ts";
 import { Contest } from "./contest.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
 import type { Cards } from "./gpu/cards.ts";
@@ -56,6 +56,7 @@ type StoredPool = KubeObject & { status?: LLMPoolStatus };
 /** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
 export function makeReconciler(given: ReconcileDeps): Reconcile {
   const deps = { ...given, contest: new Contest() };
+  const checked = new Checked();
   const pace = new StatusPace();
   const tokens = new Tokens(deps);
   const patience = new Patience();
@@ -65,6 +66,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     if (!stored || stored.metadata.deletionTimestamp !== undefined) {
       // Owner references clean up.
       expectations.forget(key);
+      checked.forget(key);
       pace.forget(key);
       tokens.forget(key);
       patience.forget(key);
@@ -74,16 +76,14 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       return {};
     }
     const { status: before, ...manifest } = stored;
-    const checked = validatePool(structuredClone(manifest));
+    const checking = checked.of(key, manifest);
     const now = new Date(clock.wall()).toISOString().replace(/\.\d+Z$/, "Z");
     const { generation } = stored.metadata;
-    if (!checked.ok) {
-      const message = checked.problems.map(({ path, message }) => `${path}: ${message}`).join("; ");
-      await writeStatus(deps, key, stored, invalidStatus(generation, message, before, now), signal);
+    if ("problems" in checking) {
+      await writeStatus(deps, key, stored, invalidStatus(generation, checking.problems, before, now), signal);
       return {};
     }
-    const { pool } = checked;
-    const plan = planPool(pool);
+    const { pool, plan } = checking;
     const { problems, written, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants), toldIn(before));
@@ -176,7 +176,7 @@ async function claimTemplates(
 /** Everything that is written but the status. What it returns was seen before these writes, but for the pods that it deleted: they leave. */
 async function bring(
   pool: LLMPool,
-  plan: ReturnType<typeof planPool>,
+  plan: PoolPlan,
   key: string,
   tokens: Tokens,
   deps: ReconcileDeps & ApplyDeps,

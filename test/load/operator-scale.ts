@@ -8,6 +8,7 @@ import { defaultImages } from "../../operator/render/settings.ts";
 import { bundle } from "../../scripts/images/bundle.ts";
 import { validatePool } from "../../src/api/validate.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
+import { processEnv } from "../../src/core/process-env.ts";
 import type { Client } from "../../src/kube/client.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES } from "../../src/kube/resource.ts";
@@ -61,15 +62,12 @@ export const operatorScale: Bench = {
     const main = await built(context.dir);
     const cluster = await fakeCluster(stack, NODES, say);
     const floors: number[] = [];
-    const whole: number[] = [];
     const made: number[] = [];
     const seen: Measured[] = [];
     for (let round = 0; round < rounds; round++) {
       signal.throwIfAborted();
       say(`round ${round + 1} of ${rounds}: the pods of ${count} pools by hand`);
-      floors.push(await byHand(cluster, count, PODS));
-      say(`round ${round + 1} of ${rounds}: all objects of ${count} pools by hand`);
-      whole.push(await byHand(cluster, count));
+      floors.push(await byHand(cluster, count));
       say(`round ${round + 1} of ${rounds}: ${count} pools`);
       const measured = await withOperator(cluster, main, count, seconds, context);
       made.push(measured.readySeconds);
@@ -77,7 +75,7 @@ export const operatorScale: Bench = {
     }
     return {
       columns: ["value", "x floor"],
-      rows: rowsOf(seen, floors, whole, made),
+      rows: rowsOf(seen, floors, made),
       goals: goalsOf(seen, floors, made, seconds),
     };
   },
@@ -216,17 +214,15 @@ async function untilPodsReady(client: Client, namespace: string, pools: number):
 /** What the same pods need: their sets, and the account that routers have. */
 const PODS: readonly string[] = ["ServiceAccount", "StatefulSet", "Deployment"];
 
-/** Seconds until the pods of so many pools are Ready, whose objects are applied by hand. @param kinds all by default */
-async function byHand(cluster: FakeCluster, count: number, kinds?: readonly string[]): Promise<number> {
+/** Seconds until the pods of so many pools are Ready, whose objects are applied by hand. */
+async function byHand(cluster: FakeCluster, count: number): Promise<number> {
   const { client } = cluster;
   const namespace = await cluster.namespace();
   const settings = { images: defaultImages("0.0.0-bench"), operatorNamespace: namespace, podMonitors: false };
   const pools = Array.from({ length: count }, (_, i) => {
     const checked = validatePool(poolOf(namespace, i, INSTANCES));
     if (!checked.ok) throw new Error(JSON.stringify(checked.problems));
-    return renderPool(checked.pool, planPool(checked.pool), settings).filter(
-      ({ kind }) => !kinds || kinds.includes(kind),
-    );
+    return renderPool(checked.pool, planPool(checked.pool), settings).filter(({ kind }) => PODS.includes(kind));
   });
   const began = performance.now();
   await forEach(pools, async (objects) => {
@@ -292,7 +288,7 @@ function mostInASecond(calls: readonly Call[]): number {
   return Math.max(0, ...counts.values());
 }
 
-function rowsOf(seen: readonly Measured[], floors: number[], whole: number[], made: number[]): Row[] {
+function rowsOf(seen: readonly Measured[], floors: number[], made: number[]): Row[] {
   const row = (name: string, samples: number[], note = ""): Row => ({
     name,
     values: [summarize(samples), undefined],
@@ -306,7 +302,6 @@ function rowsOf(seen: readonly Measured[], floors: number[], whole: number[], ma
   });
   return [
     ready("pods by hand (the floor)", floors),
-    ready("all objects by hand", whole),
     ready("by the operator", made),
     row(
       "operator's CPU for each pool made, ms",
@@ -395,8 +390,9 @@ class Operator {
     this.#url = `http://127.0.0.1:${port}`;
     this.#child = new Child({
       file: process.execPath,
+      args: [main, cluster.kubeconfig, String(port), namespace],
       // As the image runs it.
-      args: ["--max-semi-space-size=4", main, cluster.kubeconfig, String(port), namespace],
+      env: processEnv(1),
       signal,
       onOutput: (text) => {
         const lines = (begun + text).split("\n");
