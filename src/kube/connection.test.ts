@@ -3,8 +3,10 @@ import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { Certificates } from "../../scripts/cluster/certificates.ts";
+import { eventually } from "../../test/support/eventually.ts";
 import { FakeClock } from "../../test/support/fake-clock.ts";
 import { FakeKube } from "../../test/support/fake-kube.ts";
+import { settle } from "../../test/support/settle.ts";
 import { tempDir } from "../../test/support/temp-dir.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { Client } from "./client.ts";
@@ -222,4 +224,31 @@ test("a closed connection says so, and can be closed again", async () => {
   await connection.close();
   await connection.close();
   await expect(get(client)).rejects.toThrow("the connection is closed");
+});
+
+test("a server that could not be reached is asked thirty times a second for a minute, after the first ten", async () => {
+  const kube = await serve(undefined);
+  const clock = new FakeClock();
+  const client = connect(kube.credentials, clock);
+  const ask = async (count: number) => {
+    await Promise.all(Array.from({ length: count }, () => get(client)));
+  };
+  await ask(100);
+  kube.fail({ times: 1, what: "reset" });
+  await expect(get(client)).rejects.toThrow(ConnectionError);
+  const before = kube.seen.length;
+  const asked = ask(100);
+  for (const [advanceMs, count] of [
+    [0, 10],
+    [1_000, 40],
+    [2_000, 100],
+  ] as const) {
+    clock.advance(advanceMs);
+    await eventually("their turn has come", () => kube.seen.length - before >= count);
+    await settle();
+    expect(kube.seen.length - before).toBe(count);
+  }
+  await asked;
+  clock.advance(60_000);
+  await ask(100);
 });

@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { Agent, type Dispatcher, ProxyAgent } from "undici";
 import type { Clock } from "../lib/clock.ts";
+import { sleep } from "../lib/sleep.ts";
+import { TokenBucket } from "./backoff.ts";
 import type { Access, Credentials } from "./credentials.ts";
 import { unlessAborted } from "./deadline.ts";
 import { ConnectionError } from "./errors.ts";
@@ -11,6 +13,11 @@ const ACCESS_MS = 60_000;
 const KEEP_ALIVE_MS = 30_000;
 /** How long an idle connection is kept for the next call. The server's own limit is 90 s, a Lease is renewed every 2 s. */
 const IDLE_MS = 30_000;
+/** A server that comes back is asked by everybody at once. For so long after the last failure, in milliseconds: twice the longest wait for a next try. */
+const RETURN_MS = 60_000;
+/** So often it is asked meanwhile by this one; the first few at once. */
+const RETURN_PER_SECOND = 30;
+const RETURN_BURST = 10;
 
 export interface RawRequest {
   method: Dispatcher.HttpMethod;
@@ -40,10 +47,14 @@ export class Connection implements AsyncDisposable {
   #pool: { access: Access; key: string; dispatcher: Dispatcher } | undefined;
   /** With those that were replaced and still carry a watch. */
   readonly #dispatchers = new Set<Dispatcher>();
+  /** When the server could not be reached last, on the clock. */
+  #failedAt = Number.NEGATIVE_INFINITY;
+  readonly #pace: TokenBucket;
   #closed = false;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#pace = new TokenBucket(RETURN_PER_SECOND, RETURN_BURST, options.clock.now());
     this.server = options.credentials.server;
     this.namespace = options.credentials.namespace;
   }
@@ -80,6 +91,7 @@ export class Connection implements AsyncDisposable {
     try {
       const access = await this.#read();
       signal.throwIfAborted();
+      await this.#turn(signal);
       return await this.#dispatcher(access).request({
         origin: this.server,
         method,
@@ -92,11 +104,22 @@ export class Connection implements AsyncDisposable {
         bodyTimeout: 0,
       });
     } catch (error) {
+      const givenUp = signal.aborted && !(signal.reason instanceof ConnectionError);
+      if (!givenUp) this.#failedAt = this.#options.clock.now();
       if (signal.aborted) throw signal.reason;
       // What fails in a handshake may be a certificate that has just been replaced.
       this.#access = undefined;
       throw new ConnectionError(`cannot reach the API server at ${this.server}`, error);
     }
+  }
+
+  /** Resolves when the next request may go: at once, unless the server could not be reached lately. */
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const now = clock.now();
+    if (now - this.#failedAt >= RETURN_MS) return;
+    const waitMs = this.#pace.take(now);
+    if (waitMs > 0) await sleep(clock, waitMs, signal);
   }
 
   #read(): Promise<Access> {

@@ -28,7 +28,8 @@ async function setup(options: Partial<InformerOptions<KubeObject, "pool">> = {})
   const clock = new EagerClock(31_000);
   const metrics = makeMetrics();
   const kubeMetrics = makeKubeMetrics(metrics);
-  const connection = new Connection({ credentials: kube.credentials, clock, userAgent: "test" });
+  // Of its own: what it waits is no wait of a reflector.
+  const connection = new Connection({ credentials: kube.credentials, clock: new EagerClock(), userAgent: "test" });
   const client = new Client({
     connection,
     clock: { ...clock, now: clock.now, wall: clock.wall, after: calls },

@@ -1,13 +1,12 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, onTestFinished } from "vitest";
-import type { InstanceObject } from "../../src/api/http.ts";
-import { runClusterRouter } from "../../src/cli/cluster-router.ts";
 import { addressesOf, type InstanceSlice } from "../../src/cluster/addresses.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import { PodInstances } from "../support/pod-instances.ts";
+import { podRouter, routerKubeconfig } from "../support/pod-router.ts";
 import { poolPlan } from "../support/pool.ts";
 import { operate, pools, stub, until } from "../support/pools.ts";
 import { hasRedis, RedisServer } from "../support/redis.ts";
@@ -17,65 +16,6 @@ import { tempDir } from "../support/temp-dir.ts";
 const cluster = await clusterForTests();
 cluster.installCrd();
 const { poolOf, untilCondition } = pools(cluster);
-
-/** A way to the API server that can be cut, as the account that the operator has made for the pool's routers. */
-async function apiFor(namespace: string): Promise<{ kubeconfig: string; wire: TcpProxy }> {
-  const shown = await cluster.kubectl(["config", "view", "--raw", "--minify", "--output", "json"]);
-  const config = JSON.parse(shown) as {
-    clusters: { name: string; cluster: { server: string } }[];
-    users: { name: string; user: object }[];
-  };
-  const token = (await cluster.kubectl(["create", "token", "apex", "--namespace", namespace])).trim();
-  const server = new URL(config.clusters[0]?.cluster.server ?? "");
-  const wire = await TcpProxy.start(Number(server.port), server.hostname);
-  onTestFinished(() => wire[Symbol.asyncDispose]());
-  const file = join(await tempDir(), "kubeconfig");
-  const clusters = config.clusters.map((one) => ({
-    ...one,
-    cluster: { ...one.cluster, server: `https://127.0.0.1:${wire.port}` },
-  }));
-  const users = config.users.map(({ name }) => ({ name, user: { token } }));
-  await writeFile(file, JSON.stringify({ ...config, clusters, users }), { mode: 0o600 });
-  return { kubeconfig: file, wire };
-}
-
-/** A router of the pool in this process. Ended with the test. */
-async function router(namespace: string, kubeconfig: string, tokenFile: string, secret: Map<string, string>) {
-  const end = new AbortController();
-  const dir = await tempDir();
-  let said = "";
-  const io = {
-    stdout: () => {},
-    stderr: (text: string) => {
-      said += text;
-    },
-    env: {},
-    cwd: dir,
-    signal: end.signal,
-    setExitCode: () => {},
-  };
-  const flags = { pool: "apex", namespace, kubeconfig, tokenFile, host: "127.0.0.1", port: 0, state: "state", secret };
-  const running = runClusterRouter(flags, io);
-  onTestFinished(async () => {
-    end.abort(new Error("the test is over"));
-    await running;
-  });
-  const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
-  return {
-    async rows(): Promise<string[]> {
-      const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };
-      return data.map(({ id, state, pod, device }) => `${id} ${state} ${pod} ${device}`);
-    },
-    /** Which instance answers. */
-    async ask(role: string, session?: string): Promise<string> {
-      const headers = { "content-type": "application/json", ...(session !== undefined && { "x-session-id": session }) };
-      const body = JSON.stringify({ model: role, messages: [{ role: "user", content: "hi" }] });
-      const answer = await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body });
-      await answer.text();
-      return `${answer.status} ${answer.headers.get("x-llmpool-instance")}`;
-    },
-  };
-}
 
 const READY = ["0 Ready apex-0 stub", "1 Ready apex-1 stub"];
 const roles = [{ name: "planner", instance: 0 }, { name: "free" }];
@@ -114,8 +54,13 @@ run("routers of one pool agree, learn pods and roles without a restart, and serv
   const secrets = join(await tempDir(), "apex-redis");
   await mkdir(secrets);
   await writeFile(join(secrets, "url"), redis.url);
-  const { kubeconfig, wire } = await apiFor(namespace);
-  const start = () => router(namespace, kubeconfig, instances.tokenFile, new Map([["apex-redis", secrets]]));
+  let wire: TcpProxy | undefined;
+  onTestFinished(() => wire?.[Symbol.asyncDispose]());
+  const kubeconfig = await routerKubeconfig(cluster, namespace, async ({ hostname, port }) => {
+    wire = await TcpProxy.start(Number(port), hostname);
+    return `https://127.0.0.1:${wire.port}`;
+  });
+  const start = () => podRouter(namespace, kubeconfig, instances.tokenFile, new Map([["apex-redis", secrets]]));
   const [a, b] = [await start(), await start()];
   for (const one of [a, b])
     await until("both instances are ready", async () => expect(await one.rows()).toEqual(READY));
@@ -141,12 +86,12 @@ run("routers of one pool agree, learn pods and roles without a restart, and serv
 
   // Without the operator and the API server both go on.
   await stop();
-  wire.partition();
+  wire?.partition();
   for (const one of [a, b])
     expect([await one.ask("planner"), await one.ask("free", "s1")]).toEqual(["200 0", await a.ask("free", "s1")]);
   await cluster.kubectl(["delete", "pod", "apex-2", "--namespace", namespace, "--grace-period=0", "--force"]);
   expect(await a.rows()).toContain("2 Ready apex-2 stub");
-  wire.heal();
+  wire?.heal();
   // What happened meanwhile is seen once it is back.
   for (const one of [a, b])
     await until("the deleted pod is gone", async () => expect(await one.rows()).not.toContain("2 Ready apex-2 stub"));

@@ -11,6 +11,12 @@ export interface ProxyFault extends Omit<Fault, "what"> {
   what: Fault["what"] | { before: () => void } | { after: () => void } | { delayMs: number };
 }
 
+/** One call as it came. */
+export interface Asked extends Pick<Seen, "method" | "path" | "watch"> {
+  /** When, in milliseconds of `performance.now()`. */
+  at: number;
+}
+
 /** Called with each write before it is passed on. */
 type OnWrite = (call: Seen) => Promise<void> | void;
 
@@ -22,12 +28,15 @@ export class FaultProxy implements AsyncDisposable {
   readonly faults: ProxyFault[] = [];
   /** Writes that were passed on, in order. */
   readonly writes: Seen[] = [];
+  /** Everything that was asked for, whatever became of it, in order. */
+  readonly asked: Asked[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #target: URL;
   readonly #agent: Agent;
   readonly #watches = new Set<Watch>();
   #holds = false;
+  #port = 0;
   onWrite: OnWrite = () => {};
 
   private constructor(target: URL, agent: Agent) {
@@ -84,12 +93,19 @@ export class FaultProxy implements AsyncDisposable {
 
   /** Nobody listens any more, and all connections are reset. Returns what takes it back. */
   async refuse(): Promise<() => Promise<void>> {
-    const port = this.#port;
     const closed = once(this.#server, "close");
     this.#server.close();
     for (const socket of this.#sockets) socket.resetAndDestroy();
     await closed;
-    return () => this.#listen(port);
+    return () => this.#listen(this.#port);
+  }
+
+  /** Every connection is reset, and each new one with its first call. Returns what takes it back. */
+  breakOff(): () => void {
+    const fault = { what: "reset" } as const;
+    this.faults.unshift(fault);
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+    return () => void this.faults.splice(this.faults.indexOf(fault), 1);
   }
 
   async close(): Promise<void> {
@@ -101,19 +117,18 @@ export class FaultProxy implements AsyncDisposable {
     await this.close();
   }
 
-  get #port(): number {
-    return (this.#server.address() as AddressInfo).port;
-  }
-
   async #listen(port: number): Promise<void> {
     this.#server.listen(port, "127.0.0.1");
     await once(this.#server, "listening");
+    this.#port = (this.#server.address() as AddressInfo).port;
   }
 
   async #receive(request: IncomingMessage, response: ServerResponse): Promise<void> {
     response.on("error", () => {});
     try {
       const call = await seen(request, this.url);
+      const { method, path, watch } = call;
+      this.asked.push({ at: performance.now(), method, path, watch });
       const what = this.#takeFault(call);
       if (typeof what === "object" && "delayMs" in what) await sleep(what.delayMs);
       if (!(await actBefore(what, response))) return;
