@@ -1,8 +1,10 @@
 import { isDeepStrictEqual } from "node:util";
 import { expect, onTestFinished } from "vitest";
 import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import type { Lease } from "../../src/kube/lease.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
+import type { Seen } from "../support/fake-kube.ts";
 import { OperatedNamespace, type Outcome } from "../support/operated-namespace.ts";
 import { World } from "../support/world.ts";
 
@@ -82,6 +84,81 @@ cluster.ownTest(
     expect(lanes.flatMap(({ lies }) => lies)).toEqual([]);
   },
   HANG_MS,
+);
+
+const change = { instances: 3, contextTokens: 512 };
+
+/** Writes of the Lease, and how a change of the pool comes upon each. */
+const LEASE_WRITES: Record<
+  string,
+  { begin: (lane: OperatedNamespace) => Promise<unknown>; is: (call: Seen) => boolean }
+> = {
+  "the first acquisition": {
+    begin: async (lane) => {
+      await lane.killOperator();
+      await lane.edit(change);
+      lane.start();
+    },
+    is: ({ method }) => method === "POST",
+  },
+  "a take-over": {
+    begin: async (lane) => {
+      await lane.operator.kill();
+      await lane.edit(change);
+      lane.start();
+    },
+    is: ({ method }) => method === "PUT",
+  },
+  "a renewal": { begin: (lane) => lane.edit(change), is: ({ method }) => method === "PUT" },
+  "giving it up": {
+    begin: async (lane) => {
+      await lane.edit(change);
+      lane.operator.signal("SIGTERM");
+    },
+    is: ({ body }) => (JSON.parse(body) as Lease).spec?.holderIdentity === "",
+  },
+};
+const SIDES = ["before", "after"] as const;
+
+cluster.ownTest(
+  "killed before and after each write of its Lease while a pool changes, the operator is followed by one that ends the change",
+  async () => {
+    await cluster.addFakeNodes({ count: 2 });
+    const real = fromKubeconfig(cluster.kubeconfig);
+    const world = await World.watch(real);
+    onTestFinished(() => world.close());
+    const made = async () => {
+      const lane = await OperatedNamespace.make(cluster, real, world);
+      await lane.operate();
+      await lane.create();
+      await lane.untilRest();
+      return lane;
+    };
+    const quiet = await made();
+    await quiet.edit(change);
+    await quiet.untilRest();
+    await quiet.untilQuiet();
+    const wanted = quiet.outcome();
+    const points = Object.entries(LEASE_WRITES).flatMap(([name, write]) =>
+      SIDES.map((side) => ({ ...write, side, what: `killed ${side} ${name}` })),
+    );
+    await Promise.all(
+      points.map(async ({ begin, is, side, what }) => {
+        const lane = await made();
+        const killed = lane.killWhen((call) => call.path.includes("/leases") && is(call), side);
+        await begin(lane);
+        await killed;
+        await lane.operator.whenExited();
+        // Its Lease is left as it is: a dead holder's runs out by itself.
+        await lane.operate();
+        await lane.becomes(wanted);
+        await lane.untilQuiet();
+        expect(lane.outcome(), what).toEqual(wanted);
+        expect(lane.lies, what).toEqual([]);
+      }),
+    );
+  },
+  200_000,
 );
 
 async function undisturbed(lane: OperatedNamespace): Promise<Reference[]> {

@@ -70,11 +70,16 @@ export class OperatedNamespace {
 
   /** Starts the operator and waits until it leads. */
   async operate(): Promise<OperatorProcess> {
-    const operator = new OperatorProcess({ server: this.proxy.url, token: this.#token, namespace: this.name });
-    this.#operator = operator;
+    const operator = this.start();
     await operator.whenSynced();
     await operator.whenLeading();
     return operator;
+  }
+
+  /** Starts the operator, and waits for nothing. */
+  start(): OperatorProcess {
+    this.#operator = new OperatorProcess({ server: this.proxy.url, token: this.#token, namespace: this.name });
+    return this.#operator;
   }
 
   /** Starts another operator, through a proxy of its own, and waits until its caches are complete; it is killed when the test ends. */
@@ -112,28 +117,32 @@ export class OperatedNamespace {
 
   /** Kills the operator before or after its n-th write of this name from now on. Resolves with a successor that leads. */
   killAt(write: string, nth: number, side: "before" | "after"): { done: () => boolean; succeeded: Promise<unknown> } {
-    const killed = Promise.withResolvers<void>();
     let count = 0;
     let done = false;
-    const victim = this.operator;
-    const kill = () => {
+    const succeeded = this.killWhen((call) => nameOfWrite(call) === write && ++count === nth, side).then(async () => {
       done = true;
-      victim.signal("SIGKILL");
-      killed.resolve();
-    };
-    this.proxy.faults.length = 0;
-    this.proxy.fail({
-      when: (call) => call.method !== "GET" && nameOfWrite(call) === write && ++count === nth,
-      times: 1,
-      what: side === "before" ? { before: kill } : { after: kill },
-    });
-    const succeeded = killed.promise.then(async () => {
       await this.killOperator();
       await this.operate();
     });
     // Whoever waits for it hears of it.
     succeeded.catch(() => {});
     return { done: () => done, succeeded };
+  }
+
+  /** Kills the operator before or after the next write that this is true of. Resolves when it is killed; its Lease stays as it is. */
+  killWhen(when: (call: Seen) => boolean, side: "before" | "after"): Promise<void> {
+    const killed = Promise.withResolvers<void>();
+    const kill = () => {
+      this.operator.signal("SIGKILL");
+      killed.resolve();
+    };
+    this.proxy.faults.length = 0;
+    this.proxy.fail({
+      when: (call) => call.method !== "GET" && when(call),
+      times: 1,
+      what: side === "before" ? { before: kill } : { after: kill },
+    });
+    return killed.promise;
   }
 
   /** A new life of the pool begins. */
