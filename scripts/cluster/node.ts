@@ -123,6 +123,15 @@ export async function startNode({ home, certificates, programs }: Needs, { serve
   });
 }
 
+/** Kills the kubelet, and nothing that it has started. Returns what starts it again as it was. */
+export function killKubelet(home: Home): () => void {
+  const { pid } = processesOf(home.run).find(({ name }) => name === "kubelet") ?? {};
+  if (pid === undefined) throw new Error("no kubelet is running");
+  const [file = "", ...args] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
+  process.kill(pid, "SIGKILL");
+  return () => void start(home.run, "kubelet", "nsenter", [...enter(home), file, ...args]);
+}
+
 interface NodeStatus {
   status: { conditions?: { type: string; status: string }[] };
 }

@@ -4,7 +4,7 @@ import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import { buildImages } from "../support/images.ts";
 import { operate } from "../support/pools.ts";
-import { callFromHere, isReady, RealPools } from "../support/real-pool.ts";
+import { callFromHere, isReady, type PodObject, type PoolObject, RealPools } from "../support/real-pool.ts";
 
 // What is done to pods that really run, and to the streams that they write.
 const cluster = await clusterForTests();
@@ -133,4 +133,134 @@ cluster.nodeTest(
     await eventually("it answers again", async () => (await callFromHere(address, ask)).status === 200);
   },
   300_000,
+);
+
+const uidsOf = (pods: Map<string, PodObject>) =>
+  Object.fromEntries([...pods].map(([name, { metadata }]) => [name, metadata.uid]));
+
+cluster.nodeTest(
+  "a node whose kubelet is killed: routers drop by themselves what dies there, the condition names it, no pod is made a second time, and all heals with it",
+  async () => {
+    await operated();
+    await pools.apply("apex", slow(4));
+    await pools.untilReady("apex");
+    const before = await pools.instancePods("apex");
+    const [router] = (
+      JSON.parse(
+        await pools.kubectl("get", "pods", "--selector", "app.kubernetes.io/component=router", "--output", "json"),
+      ) as { items: PodObject[] }
+    ).items;
+    // Its own: of the Service nobody is left when the node counts as lost.
+    const address = `http://${router?.status.podIP}:8080`;
+    const readyOnes = async () => {
+      const { data } = (await (await fetch(`${address}/v1/instances`)).json()) as {
+        data: { id: string; state: string }[];
+      };
+      return data.filter(({ state }) => state === "Ready").map(({ id }) => id);
+    };
+    expect(await readyOnes()).toEqual(["0", "1"]);
+
+    const revive = cluster.killKubelet();
+    await cluster.killContainer(before.get("apex-1")?.status.containerStatuses?.[0]?.containerID ?? "");
+    await eventually("the router knows", async () => (await readyOnes()).join() === "0");
+    // Nobody else does yet.
+    const told = (await pools.instancePods("apex")).get("apex-1");
+    expect(told && isReady(told)).toBe(true);
+    const serves = async () => {
+      const { status, headers } = await callFromHere(address, ask);
+      expect([status, headers["x-llmpool-instance"]]).toEqual([200, "0"]);
+    };
+    for (let i = 0; i < 5; i++) await serves();
+
+    await eventually(
+      "the condition names the node",
+      async () => {
+        const { status } = await cluster.get<PoolObject>("llmp", "apex", pools.namespace);
+        const words = status?.conditions?.find(({ type }) => type === "InstancesReady")?.message ?? "";
+        return /1: node llmpool-node does not answer/.test(words);
+      },
+      150_000,
+    );
+    await serves();
+    // One who wants it gone is not obeyed before the node has said that it is.
+    await pools.kubectl("delete", "pod", "apex-1", "--wait=false");
+    await eventually("the operator tells of that", async () => {
+      const { status } = await cluster.get<PoolObject>("llmp", "apex", pools.namespace);
+      return status?.instanceStatuses?.find(({ id }) => id === "1")?.state === "Draining";
+    });
+    expect(uidsOf(await pools.instancePods("apex"))).toEqual(uidsOf(before));
+    await serves();
+
+    await revive();
+    await eventually("there is another apex-1", async () => {
+      const uid = (await pools.instancePods("apex")).get("apex-1")?.metadata.uid;
+      return uid !== undefined && uid !== before.get("apex-1")?.metadata.uid;
+    });
+    await pools.untilReady("apex");
+    const after = (await pools.instancePods("apex")).get("apex-0");
+    expect(after?.metadata.uid).toBe(before.get("apex-0")?.metadata.uid);
+    expect(after?.status.containerStatuses?.[0]?.restartCount).toBe(0);
+    await eventually("both serve", async () => (await readyOnes()).join() === "0,1");
+    await pools.kubectl("delete", "llmp/apex");
+    await pools.kubectl("wait", "--for=delete", "pods", "--all", "--timeout=100s");
+  },
+  500_000,
+);
+
+cluster.nodeTest(
+  "a model that is not there and a process that ends at once stop at one pod of three, which the operator removes by itself with the revert",
+  async () => {
+    await operated();
+    await pools.bringModel("models");
+    const llama = (more: object = {}) => ({
+      backend: "llama-cpp",
+      model: { uri: "pvc://models/smollm2.gguf" },
+      instances: 3,
+      contextTokens: 256,
+      sessionsPerInstance: 1,
+      drainSeconds: 1,
+      store: { ephemeral: true },
+      resources: { limits: { memory: "512Mi", cpu: 1 }, requests: { cpu: "100m" } },
+      roles: [{ name: "planner" }],
+      ...more,
+    });
+    await pools.apply("llama", llama());
+    await pools.untilReady("llama");
+    const address = await pools.address("llama");
+    const before = uidsOf(await pools.instancePods("llama"));
+    const command = ["sh", "-c", "echo it ends at once; exit 3"];
+    const bad: [change: object, words: RegExp][] = [
+      [{ model: { uri: "pvc://models/none.gguf" } }, /^2 of 3 instances ready; 2: .*none[.]gguf/],
+      [
+        { podTemplate: { spec: { containers: [{ name: "instance", command }] } } },
+        /^2 of 3 instances ready; 2: it ended with exit code 3: it ends at once/,
+      ],
+    ];
+    for (const [change, words] of bad) {
+      await pools.apply("llama", llama(change));
+      await eventually(
+        "it has stopped at one pod, which starts again and again",
+        async () => {
+          const { status } = await cluster.get<PoolObject>("llmp", "llama", pools.namespace);
+          const said = status?.conditions?.find(({ type }) => type === "InstancesReady")?.message;
+          expect(said).toMatch(words);
+          expect(status?.instanceStatuses?.map(({ state }) => state)).toEqual(["Ready", "Ready", "Failed"]);
+          const broken = (await pools.instancePods("llama")).get("llama-2");
+          return (broken?.status.containerStatuses?.[0]?.restartCount ?? 0) > 0;
+        },
+        110_000,
+      );
+      const { "llama-2": broken, ...others } = uidsOf(await pools.instancePods("llama"));
+      const { "llama-2": last, ...same } = before;
+      expect(others).toEqual(same);
+      expect(broken).not.toBe(last);
+      expect((await callFromHere(address, ask)).status).toBe(200);
+      await pools.apply("llama", llama());
+      await pools.untilReady("llama");
+      const healed = uidsOf(await pools.instancePods("llama"));
+      expect(healed).toEqual({ ...same, "llama-2": expect.any(String) as string });
+      expect([broken, last]).not.toContain(healed["llama-2"]);
+    }
+  },
+  500_000,
 );

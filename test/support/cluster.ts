@@ -7,7 +7,7 @@ import { clusterForRun, type ForTests, type TestFacts } from "../../scripts/clus
 import { clusterHome, type Home, networkOf } from "../../scripts/cluster/home.ts";
 import { BASE_IMAGE, buildImage, type ImageSource } from "../../scripts/cluster/images.ts";
 import { lock } from "../../scripts/cluster/lock.ts";
-import { inNode } from "../../scripts/cluster/node.ts";
+import { inNode, killKubelet } from "../../scripts/cluster/node.ts";
 import { startedIn } from "../../scripts/cluster/processes.ts";
 import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { type Call, recordCalls, recordWrites } from "./audit.ts";
@@ -268,6 +268,26 @@ export class TestCluster {
   async killContainer(id: string): Promise<void> {
     const task = ["task", "kill", "--signal", "SIGKILL", id.replace("containerd://", "")];
     await inNode(this.#home, "ctr", ["--namespace", "k8s.io", ...task]);
+  }
+
+  /** Kills the real node's kubelet, not its pods. Returns what starts another and waits until the node is Ready; at the latest that is done when the test ends. */
+  killKubelet(): () => Promise<void> {
+    const { node } = this.#have;
+    if (!node) throw new Unavailable(this.#lacking);
+    let start: (() => void) | undefined = killKubelet(this.#home);
+    const revive = async () => {
+      start?.();
+      start = undefined;
+      // Until it has heard of it, the API server holds the node for Ready as it was.
+      const lost = async () =>
+        (await this.get<{ spec: { taints?: { key: string }[] } }>("node", node.name)).spec.taints;
+      await this.kubectl(["wait", "--for=condition=Ready", "--timeout=60s", `node/${node.name}`]);
+      await eventually("nothing is kept from the node", async () =>
+        ((await lost()) ?? []).every(({ key }) => !/unreachable|not-ready/.test(key)),
+      );
+    };
+    onTestFinished(revive);
+    return revive;
   }
 
   /** Makes the API server answer nobody until the returned function is called, or the test ends. */
