@@ -278,13 +278,11 @@ export class TestCluster {
     const revive = async () => {
       start?.();
       start = undefined;
-      // Until it has heard of it, the API server holds the node for Ready as it was.
-      const lost = async () =>
-        (await this.get<{ spec: { taints?: { key: string }[] } }>("node", node.name)).spec.taints;
       await this.kubectl(["wait", "--for=condition=Ready", "--timeout=60s", `node/${node.name}`]);
-      await eventually("nothing is kept from the node", async () =>
-        ((await lost()) ?? []).every(({ key }) => !/unreachable|not-ready/.test(key)),
-      );
+      await eventually("nothing is kept from the node any more", async () => {
+        const { spec } = await this.get<{ spec: { taints?: { key: string }[] } }>("node", node.name);
+        return !spec.taints?.some(({ key }) => /unreachable|not-ready/.test(key));
+      });
     };
     onTestFinished(revive);
     return revive;
