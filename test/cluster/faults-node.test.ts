@@ -176,8 +176,9 @@ cluster.nodeTest(
       "the condition names the node",
       async () => {
         const { status } = await cluster.get<PoolObject>("llmp", "apex", pools.namespace);
-        const words = status?.conditions?.find(({ type }) => type === "InstancesReady")?.message ?? "";
-        return /1: node llmpool-node does not answer/.test(words);
+        const words = status?.conditions?.find(({ type }) => type === "InstancesReady")?.message;
+        expect(words).toMatch(/^0 of 2 instances ready; 0: node llmpool-node does not answer/);
+        return status?.instanceStatuses?.every(({ state }) => state === "Failed");
       },
       150_000,
     );
