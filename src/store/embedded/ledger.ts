@@ -19,6 +19,8 @@ export interface BucketLimit extends Limit<BucketRecord> {}
 export class Ledger {
   readonly #journal: Journal;
   readonly #buckets = new Map<string, BucketRecord>();
+  /** Those that were asked for last: most claims are as the one before, and to make a key and look it up costs more than to compare. */
+  readonly #latest: Partial<Record<BucketRecord["scope"], BucketRecord>> = {};
   readonly #open = new Map<string, ReservationRecord>();
   #nextBucket: number;
   #nextReservation: number;
@@ -49,9 +51,13 @@ export class Ledger {
     }
     // A pool's tokens and a key's are not counted per tenant: the pool's are all tenants', a key is one.
     const owner = scope === "role" ? tenant : "";
+    const latest = this.#latest[scope];
+    if (latest?.id === id && latest.tenant === owner && latest.windowSeconds === windowSeconds)
+      return { bucket: latest, limit };
     const key = `${scope}\n${owner}\n${id}\n${windowSeconds}`;
     const bucket = this.#buckets.get(key) ?? this.make(scope, owner, id, windowSeconds, null);
     this.#buckets.set(key, bucket);
+    this.#latest[scope] = bucket;
     return { bucket, limit };
   }
 

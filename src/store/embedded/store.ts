@@ -1,6 +1,6 @@
 import type { Usage } from "../../api/backend.ts";
 import type { EndReason, ProgressEvent } from "../../api/http.ts";
-import { type AuditEntry, denialOf } from "../../core/audit.ts";
+import { type AuditData, type AuditEntry, denialOf } from "../../core/audit.ts";
 import { reserve } from "../../core/budget.ts";
 import { touch } from "../../core/episode.ts";
 import type {
@@ -400,10 +400,13 @@ function settlementOf(
   { requestId, instance, tokens, recovered }: ReservationRecord,
   usage: Usage | null,
   used: number,
-) {
-  return {
-    ...{ request: requestId, instance, reserved: tokens, used },
-    ...(usage && { prompt: usage.promptTokens, completion: usage.completionTokens, cached: usage.cachedTokens }),
-    ...(recovered && { recovered }),
-  };
+): AuditData {
+  const data: AuditData = { request: requestId, instance, reserved: tokens, used };
+  if (usage) {
+    data.prompt = usage.promptTokens;
+    data.completion = usage.completionTokens;
+    data.cached = usage.cachedTokens;
+  }
+  if (recovered) data.recovered = recovered;
+  return data;
 }
