@@ -57,7 +57,8 @@ export class Attempts {
     try {
       for (let tries = 1; ; ) {
         const { waitedMs } = call;
-        const seat = await this.#seat(call, job);
+        const taken = this.#seat(call, job);
+        const seat = taken instanceof Promise ? await taken : taken;
         const limit = limitOf(call).deadline;
         const outcome = await this.#dispatch(call, job, seat);
         call.relay = undefined;
