@@ -1,5 +1,6 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { AUDIT_KEPT, AUDIT_PAGE, type AuditData, type AuditEntry, type AuditKind } from "../../core/audit.ts";
+import { Insert } from "./insert.ts";
 import type { EpisodeRecord, ReservationRecord } from "./records.ts";
 
 /** Rows of all episodes that the table keeps: the latest. */
@@ -43,7 +44,8 @@ interface Waiting extends AuditEntry {
  */
 export class AuditLog {
   readonly #db: DatabaseSync;
-  readonly #insert: StatementSync;
+  readonly #insert: Insert;
+  readonly #replace: StatementSync;
   readonly #cut: StatementSync;
   readonly #read: StatementSync;
   #waiting: Waiting[] = [];
@@ -56,7 +58,8 @@ export class AuditLog {
 
   constructor(db: DatabaseSync) {
     this.#db = db;
-    this.#insert = db.prepare("INSERT OR REPLACE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    this.#insert = new Insert(db, "audit", 9);
+    this.#replace = db.prepare("REPLACE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
     this.#cut = db.prepare("DELETE FROM audit WHERE row < ?");
     this.#read = db.prepare(`
       WITH RECURSIVE entry AS (
@@ -147,16 +150,19 @@ export class AuditLog {
   write(): void {
     let next = this.#nextRow;
     for (const entry of this.#waiting) {
-      const { episode, seq, at, kind, data, admit } = entry;
+      const { episode, seq, at, kind, data, admit, stored } = entry;
       if (episode.gone) continue;
-      if (!entry.stored) {
+      if (!stored) {
         entry.row = next++;
         entry.prev = episode.audit.row;
         episode.audit.row = entry.row;
       }
       const settles = admit ? ([admit.seq, JSON.stringify(admit)] as const) : ([null, null] as const);
-      this.#insert.run(entry.row, episode.row, seq, entry.prev, at, kind, JSON.stringify(data), ...settles);
+      const row = [entry.row, episode.row, seq, entry.prev, at, kind, JSON.stringify(data), ...settles];
+      if (stored) this.#replace.run(...row);
+      else this.#insert.add(...row);
     }
+    this.#insert.run();
     const [oldest = this.#nextRow] = this.#firsts.values();
     this.#cutting = Math.min(Math.max(oldest, next - MOST_ROWS), this.#cutTo + MOST_CUT);
     if (this.#cutting > this.#cutTo) this.#cut.run(this.#cutting);

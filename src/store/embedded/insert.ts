@@ -1,9 +1,12 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 
-/** Rows of one statement, the largest first: what a call costs beside its rows is more than a short row does. */
+/** Rows of one statement, the most first: to call one costs more than a short row does. */
 const SIZES = [32, 8, 1] as const;
 
-/** Inserts or replaces rows of one table in their order, many with one statement. */
+/**
+ * Adds new rows to one table, many with one statement. A row that is there already, or any other fault, ends the transaction: a statement
+ * that could be undone alone would make SQLite keep a copy of each page that it changes.
+ */
 export class Insert {
   readonly #statements: readonly { values: number; statement: StatementSync }[];
   #values: SQLInputValue[] = [];
@@ -13,7 +16,7 @@ export class Insert {
     const row = `(${Array(columns).fill("?").join(", ")})`;
     this.#statements = SIZES.map((rows) => ({
       values: rows * columns,
-      statement: db.prepare(`INSERT OR REPLACE INTO ${table} VALUES ${Array(rows).fill(row).join(", ")}`),
+      statement: db.prepare(`INSERT OR ROLLBACK INTO ${table} VALUES ${Array(rows).fill(row).join(", ")}`),
     }));
   }
 
@@ -22,7 +25,7 @@ export class Insert {
     this.#values.push(...values);
   }
 
-  /** Inside of a transaction. Whatever comes of it, no row is left for another. */
+  /** Inside of a transaction. Whatever comes of it, no row is left for another one. */
   run(): void {
     const all = this.#values;
     this.#values = [];

@@ -1,8 +1,10 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
+import { Insert } from "./insert.ts";
 import type { Row } from "./records.ts";
 
 /** Writes what has changed of one table: the last state of each record, however often it changed since the last commit. */
 export class Table<R extends Row> {
+  readonly #insert: Insert;
   readonly #replace: StatementSync;
   readonly #delete: StatementSync;
   readonly #values: (record: R) => SQLInputValue[];
@@ -13,6 +15,7 @@ export class Table<R extends Row> {
 
   /** `values` are all columns but the first, which is `row`. */
   constructor(db: DatabaseSync, name: string, columns: number, values: (record: R) => SQLInputValue[]) {
+    this.#insert = new Insert(db, name, columns + 1);
     this.#replace = db.prepare(`INSERT OR REPLACE INTO ${name} VALUES (?${", ?".repeat(columns)})`);
     this.#delete = db.prepare(`DELETE FROM ${name} WHERE row BETWEEN ? AND ?`);
     this.#values = values;
@@ -30,7 +33,8 @@ export class Table<R extends Row> {
 
   /** Inside of a transaction; nothing is forgotten before `inserted`. */
   insert(): void {
-    for (const record of this.#fresh) if (!record.gone) this.#replace.run(record.row, ...this.#values(record));
+    for (const record of this.#fresh) if (!record.gone) this.#insert.add(record.row, ...this.#values(record));
+    this.#insert.run();
   }
 
   /** Brings in all changes, the new records too; nothing is forgotten before `written`. */
