@@ -108,7 +108,7 @@ export class Caches implements AsyncDisposable {
 function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
   const { managedFields: _, ...own } = metadata;
   const { nodeName, volumes = [] } = spec ?? {};
-  const { conditions, containerStatuses, podIP } = status ?? {};
+  const { phase, conditions, containerStatuses, podIP } = status ?? {};
   return {
     apiVersion,
     kind,
@@ -119,6 +119,7 @@ function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
       volumes: volumes.filter(({ persistentVolumeClaim }) => persistentVolumeClaim),
     },
     status: {
+      ...(phase !== undefined && { phase }),
       ...(conditions && { conditions }),
       ...(containerStatuses && { containerStatuses }),
       ...(podIP !== undefined && { podIP }),

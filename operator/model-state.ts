@@ -42,13 +42,17 @@ export function observeLoad(
 }
 
 /** When the Job ended, on the wall clock in milliseconds, although nothing is known of its model. */
-export function spentAt({ facts, job }: ObservedLoad): number | undefined {
-  if (facts) return undefined;
+export function spentAt({ facts, job, pods }: ObservedLoad): number | undefined {
+  // Of a Job's end one may hear before that of its pod, whose last words are the facts.
+  if (facts || pods.some(isRunning)) return undefined;
   const end = job?.status?.conditions?.find(
     ({ type, status }) => (type === "Complete" || type === "Failed") && status === "True",
   );
   return end && Date.parse(end.lastTransitionTime ?? "");
 }
+
+const isRunning = ({ metadata, status }: Pod): boolean =>
+  metadata.deletionTimestamp === undefined && (status?.phase === "Pending" || status?.phase === "Running");
 
 /** The state of instances that wait for it. */
 export function waitingState(observed: ObservedLoad, words: Words): PodState {

@@ -211,7 +211,14 @@ describe("a pool", () => {
     test("is told when the loader says nothing", () => {
       const conditions = [{ type: "Complete", status: "True", lastTransitionTime: "2026-01-01T00:00:00Z" }];
       const job = { apiVersion: "batch/v1", kind: "Job", metadata: { name: "j" }, status: { conditions } };
-      expect(judged(look({ spec, loading: { job } }))).toMatchObject({ ModelAvailable: "False LoaderSilent" });
+      const loader = (phase: string): Pod => ({
+        ...{ apiVersion: "v1", kind: "Pod", metadata: { name: "load" }, spec: { containers: [] } },
+        status: { phase, containerStatuses: phase === "Running" ? (LOADING.containerStatuses ?? []) : [] },
+      });
+      const modelAfter = (...pods: Pod[]) => judged(look({ spec, loading: { job, pods } })).ModelAvailable;
+      expect([modelAfter(), modelAfter(loader("Succeeded"))]).toEqual(["False LoaderSilent", "False LoaderSilent"]);
+      // Its pod's end, which came before, is not heard of yet.
+      expect(modelAfter(loader("Running"))).toBe("Unknown Loading");
     });
   });
 

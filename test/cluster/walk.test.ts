@@ -8,6 +8,7 @@ import { validatePool } from "../../src/api/validate.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
 import type { Client } from "../../src/kube/client.ts";
 import { ApiError } from "../../src/kube/errors.ts";
+import type { KubeObject } from "../../src/kube/object.ts";
 import { makeLogger } from "../../src/lib/logger.ts";
 import { Random } from "../history/random.ts";
 import { adminClient } from "../support/admin.ts";
@@ -37,8 +38,14 @@ interface State {
   spec: unknown;
 }
 
+/** One that is accepted. */
+interface Accepted extends State {
+  /** Kinds and names of the objects that it asks for. */
+  objects: string;
+}
+
 const POOLS = Object.entries(SEEDS);
-const taken = new Map<string, Promise<State[]>>();
+const taken = new Map<string, Promise<Accepted[]>>();
 
 for (const [backend, from] of POOLS)
   cluster.test(
@@ -95,7 +102,7 @@ cluster.ownTest(
 /** From the seed to states and back. Returns what was not as it should be. */
 async function walk(client: Client, backend: string, from: object): Promise<string[]> {
   const random = new Random(seed);
-  const states = random.shuffle((await taken.get(backend)) ?? []).slice(0, count);
+  const states = variedFirst(random.shuffle((await taken.get(backend)) ?? [])).slice(0, count);
   const [walked = "", ...fresh] = await Promise.all([cluster.namespace(), cluster.namespace(), cluster.namespace()]);
   const ground = new Ground(client, walked, fresh);
   const problems: string[] = [];
@@ -115,6 +122,15 @@ async function walk(client: Client, backend: string, from: object): Promise<stri
   return problems;
 }
 
+/** Half of the first are those that ask for other objects than all before: what is left over shows where objects come and go. */
+function variedFirst(states: Accepted[]): Accepted[] {
+  const seen = new Set<string>();
+  const varied = new Set(
+    states.filter(({ objects }) => !seen.has(objects) && seen.add(objects)).slice(0, Math.ceil(count / 2)),
+  );
+  return [...varied, ...states.filter((state) => !varied.has(state))];
+}
+
 async function statesOf(from: object, random: Random): Promise<State[]> {
   const text = await readFile(new URL("../../crds/llmpools.llmpool.dev.yaml", import.meta.url), "utf8");
   const crd = load(text) as { spec: { versions: { schema: { openAPIV3Schema: Schema } }[] } };
@@ -129,14 +145,17 @@ async function statesOf(from: object, random: Random): Promise<State[]> {
 }
 
 /** Those that are accepted, of those that are rendered alike one. A refusal says where the fault is. */
-async function acceptedOf(client: Client, namespace: string, states: readonly State[]): Promise<State[]> {
-  const found = new Map<string, State>();
+async function acceptedOf(client: Client, namespace: string, states: readonly State[]): Promise<Accepted[]> {
+  const found = new Map<string, Accepted>();
   const left = [...states];
   const ask = async () => {
     for (let state = left.shift(); state; state = left.shift()) {
       const answer = await judge(client, namespace, state.spec);
-      if (!(answer instanceof ApiError)) found.set(rendered(answer, state.name), state);
-      else {
+      if (!(answer instanceof ApiError)) {
+        const wanted = rendered(answer, state.name);
+        const objects = wanted.map(({ kind, metadata }) => `${kind} ${metadata.name}`).sort();
+        found.set(JSON.stringify(wanted), { ...state, objects: objects.join() });
+      } else {
         expect([400, 422], `${state.name}: ${answer.message.slice(0, 300)}`).toContain(answer.status);
         const fields = (answer.details.causes ?? []).map(({ field }) => field ?? "");
         expect([...fields, answer.message].join(" "), state.name).toMatch(/\bspec\b/);
@@ -144,18 +163,18 @@ async function acceptedOf(client: Client, namespace: string, states: readonly St
     }
   };
   await Promise.all(Array.from({ length: TOGETHER }, ask));
-  const order = new Map(states.map((state, i) => [state, i]));
-  return [...found.values()].sort((a, b) => (order.get(a) ?? 0) - (order.get(b) ?? 0));
+  const order = new Map(states.map(({ name }, i) => [name, i]));
+  return [...found.values()].sort((a, b) => (order.get(a.name) ?? 0) - (order.get(b.name) ?? 0));
 }
 
 /** What the operator would make of it. */
-function rendered(pool: Pool, name: string): string {
+function rendered(pool: Pool, name: string): KubeObject[] {
   const { status: _, metadata, ...rest } = pool;
   const checked = validatePool({ ...rest, metadata: { name: metadata.name, namespace: metadata.namespace } });
   if (!checked.ok) throw new Error(`${name}: ${JSON.stringify(checked.problems)}`);
   const settings = { images: defaultImages("0"), operatorNamespace: "x", podMonitors: true };
   try {
-    return JSON.stringify(renderPool(checked.pool, planPool(checked.pool), settings));
+    return renderPool(checked.pool, planPool(checked.pool), settings);
   } catch (error) {
     throw new Error(`${name} cannot be rendered`, { cause: error });
   }
