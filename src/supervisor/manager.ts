@@ -184,11 +184,10 @@ export class MultiInstanceManager implements AsyncDisposable {
   }) {
     signal?.throwIfAborted();
     if (this.#closed !== undefined) throw new LLMPoolError("instance_unavailable", "the manager is closed");
-    this.#folder = await mkdtemp(join(this.#env.TMPDIR || tmpdir(), "llmpool-"));
-    const tokenFile = join(this.#folder, "token");
-    await writeFile(tokenFile, this.#token, { mode: 0o600 });
-    const specs = await Promise.all(this.#ids.map((id, index) => this.#spec(id, index, tokenFile)));
     try {
+      const specs = await this.#specs();
+      signal?.throwIfAborted();
+      if (this.#closed !== undefined) throw startError(undefined);
       await new Promise<void>((resolve, reject) => {
         signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
         this.#supervisor.onChange(() => {
@@ -201,8 +200,17 @@ export class MultiInstanceManager implements AsyncDisposable {
       });
     } catch (error) {
       await this.close({ graceSeconds: 0 });
+      // Closed by another while it was made.
+      await this.#removeFolder();
       throw error;
     }
+  }
+
+  async #specs(): Promise<ProcessSpec[]> {
+    this.#folder = await mkdtemp(join(this.#env.TMPDIR || tmpdir(), "llmpool-"));
+    const tokenFile = join(this.#folder, "token");
+    await writeFile(tokenFile, this.#token, { mode: 0o600 });
+    return Promise.all(this.#ids.map((id, index) => this.#spec(id, index, tokenFile)));
   }
 
   async #spec(id: string, index: number, tokenFile: string): Promise<ProcessSpec> {
@@ -254,6 +262,10 @@ export class MultiInstanceManager implements AsyncDisposable {
   async #close(graceMs: number): Promise<void> {
     await this.#supervisor.close(graceMs);
     await this.#client.close();
+    await this.#removeFolder();
+  }
+
+  async #removeFolder(): Promise<void> {
     if (this.#folder !== undefined) await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -151,6 +151,14 @@ test("an abort of the start leaves nothing", async () => {
   expect(instanceProcesses().filter((pid) => pids.includes(pid))).toEqual([]);
 });
 
+test("closed while it starts, it leaves no file", async () => {
+  const TMPDIR = await tempDir();
+  const manager = make({ env: { ...process.env, TMPDIR } });
+  const starting = manager.start();
+  await Promise.all([expect(starting).rejects.toMatchObject({ name: "LLMPoolError" }), manager.close()]);
+  expect(readdirSync(TMPDIR)).toEqual([]);
+});
+
 test("close lets a stream end within the grace, and cuts what takes longer", async () => {
   const patient = make({ instances: 1 });
   await patient.start();
@@ -169,7 +177,9 @@ test("close lets a stream end within the grace, and cuts what takes longer", asy
 test.each(["SIGKILL", "SIGTERM"] as const)(
   "%s of the parent leaves no instance and, after the next start, no memory group",
   async (signal) => {
-    const program = join(await tempDir(), "parent.ts");
+    // A process that is killed removes no file of its own.
+    const TMPDIR = await tempDir();
+    const program = join(TMPDIR, "parent.ts");
     const managerFile = join(import.meta.dirname, "../../src/supervisor/manager.ts");
     writeFileSync(
       program,
@@ -179,7 +189,8 @@ test.each(["SIGKILL", "SIGTERM"] as const)(
      console.log(JSON.stringify(manager.instances().map((one) => one.pid)));
      setInterval(() => {}, 1000);`,
     );
-    const parent = spawn(process.execPath, [program], { stdio: ["ignore", "pipe", "inherit"] });
+    const env = { ...process.env, TMPDIR };
+    const parent = spawn(process.execPath, [program], { stdio: ["ignore", "pipe", "inherit"], env });
     try {
       let out = "";
       parent.stdout.on("data", (chunk: Buffer) => {
