@@ -1,15 +1,14 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
+import { tempDir } from "../../test/support/temp-dir.ts";
 import { bundle, copyLicenses } from "./bundle.ts";
 
 /** A folder with these files, which goes with the test. */
 async function project(files: Record<string, string>): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), "llmpool-bundle-"));
-  onTestFinished(() => rm(root, { recursive: true, force: true }));
+  const root = await tempDir();
   for (const [name, text] of Object.entries(files)) {
     await mkdir(join(root, dirname(name)), { recursive: true });
     await writeFile(join(root, name), text);

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from "node:fs";
+import { readdirSync } from "node:fs";
 import { copyFile, mkdir } from "node:fs/promises";
 import http from "node:http";
 import { dirname, join, relative } from "node:path";
@@ -97,7 +97,6 @@ function packageOf(id: string): string[] {
 export async function copyLicenses(root: string, folders: readonly string[], to: string): Promise<void> {
   for (const folder of folders) {
     const from = join(root, folder);
-    if (!existsSync(from)) continue;
     const place = join(to, folder.replace(/^node_modules\//, "").replaceAll("/node_modules/", "/"));
     await mkdir(place, { recursive: true });
     for (const file of readdirSync(from).filter((name) => LICENSE.test(name) || name === "package.json"))

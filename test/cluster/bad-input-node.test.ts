@@ -1,10 +1,11 @@
 import { beforeAll, expect } from "vitest";
 import { packageVersion } from "../../src/cli/version.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { httpsFiles } from "../support/https-files.ts";
 import { type BuiltImages, buildImages } from "../support/images.ts";
 import { SMOL_MODEL_SHA256, smolModel } from "../support/model.ts";
-import { conditionOf, operate as operateOn, pools, stub, until } from "../support/pools.ts";
+import { operate as operateOn, pools, stub, until } from "../support/pools.ts";
 
 // What only a kubelet says: of images, of Secrets, of processes that end.
 const cluster = await clusterForTests();

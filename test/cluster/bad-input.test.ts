@@ -1,6 +1,7 @@
 import { expect, onTestFinished } from "vitest";
 import { clusterForTests } from "../support/cluster.ts";
-import { conditionOf, operate, pools, stub, until } from "../support/pools.ts";
+import { conditionOf } from "../support/conditions.ts";
+import { operate, pools, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();

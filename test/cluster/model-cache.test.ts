@@ -1,9 +1,10 @@
 import { expect } from "vitest";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { eventually } from "../support/eventually.ts";
 import { FACTS } from "../support/loaders.ts";
-import { conditionOf, operate, pools, stub, until } from "../support/pools.ts";
+import { operate, pools, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();

@@ -3,12 +3,13 @@ import { LLMPOOLS } from "../../operator/kinds.ts";
 import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { isAtRest } from "../support/conditions.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Asked, FaultProxy } from "../support/fault-proxy.ts";
 import { OperatedNamespace } from "../support/operated-namespace.ts";
 import { PodInstances } from "../support/pod-instances.ts";
 import { podRouter, routerKubeconfig } from "../support/pod-router.ts";
-import { conditionOf, operate, type Pool, pools, stub } from "../support/pools.ts";
+import { operate, type Pool, pools, stub } from "../support/pools.ts";
 import { forEach, nameOf } from "../support/scaled.ts";
 import { World } from "../support/world.ts";
 
@@ -135,14 +136,10 @@ async function restart(lane: OperatedNamespace): Promise<void> {
 }
 
 async function allAtRest(world: World, namespace: string, instances = 1): Promise<void> {
-  const isAtRest = (pool: Pool) =>
-    pool.status?.observedGeneration === pool.metadata.generation &&
-    pool.status?.readyInstances === instances &&
-    conditionOf(pool, "Ready")?.status === "True" &&
-    conditionOf(pool, "Progressing")?.status === "False";
+  const rests = (pool: Pool) => isAtRest(pool) && pool.status?.readyInstances === instances;
   await eventually(
     "all pools are at rest",
-    () => world.objects(namespace).filter((object) => object.kind === "LLMPool" && isAtRest(object)).length === POOLS,
+    () => world.objects(namespace).filter((object) => object.kind === "LLMPool" && rests(object)).length === POOLS,
     120_000,
   );
 }

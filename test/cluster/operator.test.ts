@@ -1,9 +1,10 @@
 import { expect, onTestFinished } from "vitest";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { eventually } from "../support/eventually.ts";
 import { installPodMonitors, removePodMonitors } from "../support/pod-monitors.ts";
-import { conditionOf, operate as operateOn, pools, stub, until } from "../support/pools.ts";
+import { operate as operateOn, pools, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();

@@ -1,8 +1,9 @@
 import { expect } from "vitest";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { DEVICE_CLASS } from "../support/fake-nodes.ts";
-import { conditionOf, operate, type Pool, stub, until } from "../support/pools.ts";
+import { operate, type Pool, stub, until } from "../support/pools.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();

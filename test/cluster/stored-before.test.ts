@@ -6,8 +6,9 @@ import type { Schema } from "../../src/api/structural.ts";
 import { ApiError } from "../../src/kube/errors.ts";
 import { adminClient } from "../support/admin.ts";
 import { clusterForTests } from "../support/cluster.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { eventually } from "../support/eventually.ts";
-import { conditionOf, operate, type Pool, pools, stub, until } from "../support/pools.ts";
+import { operate, type Pool, pools, stub, until } from "../support/pools.ts";
 import { CRD } from "../support/scaled.ts";
 
 // What was stored when the schema was another one: it took fields, values and combinations that are refused today, and filled nothing in.

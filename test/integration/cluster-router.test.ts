@@ -7,13 +7,13 @@ import { TokenCheck } from "../../runtime-image/server/auth.ts";
 import { InstanceServer } from "../../runtime-image/server/server.ts";
 import { createBackend } from "../../runtime-image/stub/backend.ts";
 import type { InstanceObject } from "../../src/api/http.ts";
-import { runClusterRouter } from "../../src/cli/cluster-router.ts";
 import type { InstanceSlice } from "../../src/cluster/addresses.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeKube } from "../support/fake-kube.ts";
+import { startClusterRouter } from "../support/pod-router.ts";
 import { manifest } from "../support/pool.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
@@ -87,19 +87,6 @@ test.skipIf(!linux)(
     kube.store.create(POOLS, { ...pool, metadata: { ...pool.metadata, namespace: "default", generation: 1 } });
     kube.store.create(SLICES, slice("a", ["apex-0", `${net}.1`]));
 
-    const end = new AbortController();
-    let said = "";
-    const io = {
-      stdout: () => {},
-      stderr: (text: string) => {
-        said += text;
-      },
-      env: {},
-      cwd: dir,
-      signal: end.signal,
-      hurry: end.signal,
-      setExitCode: () => {},
-    };
     const keys = await tempDir();
     const sha256 = createHash("sha256").update("k1").digest("hex");
     await writeFile(join(keys, "alice"), JSON.stringify({ sha256 }));
@@ -107,17 +94,9 @@ test.skipIf(!linux)(
       pool: "apex",
       kubeconfig: join(dir, "kubeconfig"),
       tokenFile: "token",
-      host: "127.0.0.1",
-      port: 0,
-      state: "state",
       secret: new Map([["keys", keys]]),
     };
-    const running = runClusterRouter(flags, io);
-    onTestFinished(async () => {
-      end.abort(new Error("the test is over"));
-      await running;
-    });
-    const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
+    const { url, said } = await startClusterRouter(flags, dir);
 
     const rows = async () => {
       const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };
@@ -153,7 +132,7 @@ test.skipIf(!linux)(
 
     // Without its Service, which somebody has deleted, the pods are what they were; with it comes the news.
     kube.store.delete(SLICES, "default/a");
-    await eventually("the router has heard", () => said.includes("no EndpointSlice"));
+    await eventually("the router has heard", () => said().includes("no EndpointSlice"));
     expect([await ask("planner"), await ask("coder")]).toEqual(["200 0", "200 1"]);
 
     // A pod that is told to go takes no new work, though its instance still answers.

@@ -20,7 +20,7 @@ import {
   flip,
   forEach,
   instancePods,
-  isAtRest,
+  isAllTold,
   isStatus,
   nameOf,
   ofPools,
@@ -250,7 +250,7 @@ async function edit(
     const { metadata } = await client.merge(LLMPOOLS, place, { spec: { instances } });
     await eventually(
       "the edited pool is at rest",
-      async () => isAtRest(await client.get<Pool>(LLMPOOLS, place), metadata.generation),
+      async () => isAllTold(await client.get<Pool>(LLMPOOLS, place), metadata.generation),
       HANG_MS,
     );
   }

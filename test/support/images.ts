@@ -51,7 +51,7 @@ async function hashOfSources(): Promise<string> {
       .filter((entry) => entry.isFile() && !entry.parentPath.includes("/hf-cuda"))
       .map((entry) => join(entry.parentPath, entry.name)),
   );
-  const others = ["package.json", "package-lock.json", "tsconfig.json", "tsconfig.build.json", "LICENSE"];
+  const others = ["package.json", "package-lock.json", "tsconfig.json", "LICENSE"];
   for (const file of [...files, ...others.map((name) => join(ROOT, name))].sort())
     hash.update(`${relative(ROOT, file)}\0`).update(await readFile(file));
   return hash.digest("hex");

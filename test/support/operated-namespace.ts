@@ -8,6 +8,7 @@ import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES } from "../../src/kube/resource.ts";
 import { aheadOfReality } from "./ahead.ts";
 import type { TestCluster } from "./cluster.ts";
+import { isAtRest } from "./conditions.ts";
 import { eventually } from "./eventually.ts";
 import type { Seen } from "./fake-kube.ts";
 import { FaultProxy, nameOfWrite } from "./fault-proxy.ts";
@@ -202,15 +203,7 @@ export class OperatedNamespace {
 
   /** Waits until the pool is Ready and at rest. */
   async untilRest(): Promise<void> {
-    await eventually("the pool is at rest", () => {
-      const pool = this.pool;
-      const of = (type: string) => pool?.status?.conditions?.find((condition) => condition.type === type);
-      return (
-        pool?.status?.observedGeneration === pool?.metadata.generation &&
-        of("Ready")?.status === "True" &&
-        of("Progressing")?.status === "False"
-      );
-    });
+    await eventually("the pool is at rest", () => this.pool !== undefined && isAtRest(this.pool));
   }
 
   /** Makes the operator look at the pool again and again, until it writes nothing when it does. What it wrote at first may still be on its way. */

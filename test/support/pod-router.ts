@@ -2,7 +2,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import type { InstanceObject } from "../../src/api/http.ts";
-import { runClusterRouter } from "../../src/cli/cluster-router.ts";
+import { type ClusterRouterFlags, runClusterRouter } from "../../src/cli/cluster-router.ts";
+import type { CliIo } from "../../src/cli/io.ts";
 import type { TestCluster } from "./cluster.ts";
 import { eventually } from "./eventually.ts";
 import { tempDir } from "./temp-dir.ts";
@@ -32,6 +33,29 @@ export async function routerKubeconfig(
   return file;
 }
 
+/** The router that `llmpool router --pool` runs, in this process, at a free port. Ended with the test. @param cwd what paths of the flags begin at */
+export async function startClusterRouter(flags: Omit<ClusterRouterFlags, "host" | "port" | "state">, cwd: string) {
+  const end = new AbortController();
+  let said = "";
+  const io: CliIo = {
+    stdout: () => {},
+    stderr: (text) => {
+      said += text;
+    },
+    env: {},
+    cwd,
+    signal: end.signal,
+    setExitCode: () => {},
+  };
+  const running = runClusterRouter({ ...flags, host: "127.0.0.1", port: 0, state: "state" }, io);
+  onTestFinished(async () => {
+    end.abort(new Error("the test is over"));
+    await running;
+  });
+  const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
+  return { url, said: () => said };
+}
+
 /** A router of the pool `apex` in this process. Ended with the test. */
 export async function podRouter(
   namespace: string,
@@ -39,26 +63,8 @@ export async function podRouter(
   tokenFile: string,
   secret: Map<string, string> = new Map(),
 ) {
-  const end = new AbortController();
-  const dir = await tempDir();
-  let said = "";
-  const io = {
-    stdout: () => {},
-    stderr: (text: string) => {
-      said += text;
-    },
-    env: {},
-    cwd: dir,
-    signal: end.signal,
-    setExitCode: () => {},
-  };
-  const flags = { pool: "apex", namespace, kubeconfig, tokenFile, host: "127.0.0.1", port: 0, state: "state", secret };
-  const running = runClusterRouter(flags, io);
-  onTestFinished(async () => {
-    end.abort(new Error("the test is over"));
-    await running;
-  });
-  const url = await eventually("it listens", () => /router of pool apex at (\S+)/.exec(said)?.[1]);
+  const flags = { pool: "apex", namespace, kubeconfig, tokenFile, secret };
+  const { url } = await startClusterRouter(flags, await tempDir());
   return {
     async rows(): Promise<string[]> {
       const { data } = (await (await fetch(`${url}/v1/instances`)).json()) as { data: InstanceObject[] };

@@ -2,6 +2,7 @@ import { expect } from "vitest";
 import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import type { TestCluster } from "./cluster.ts";
+import { conditionOf } from "./conditions.ts";
 import { eventually } from "./eventually.ts";
 import { operatorAccount, startOperator, type TestOperator } from "./operator.ts";
 
@@ -39,10 +40,6 @@ export const until = (what: string, check: () => Promise<void>, timeoutMs?: numb
     },
     timeoutMs,
   );
-
-export function conditionOf({ status }: Pool, type: string) {
-  return status?.conditions?.find((condition) => condition.type === type);
-}
 
 /** What tests ask of the pool `apex` of one namespace. */
 export const pools = (cluster: TestCluster) => {

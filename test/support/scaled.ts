@@ -5,6 +5,7 @@ import type { Client } from "../../src/kube/client.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES, selectorOf } from "../../src/kube/resource.ts";
 import type { Call } from "./audit.ts";
+import { isAtRest } from "./conditions.ts";
 import { eventually } from "./eventually.ts";
 import type { Pool } from "./pools.ts";
 
@@ -49,7 +50,7 @@ export function allAtRest(client: Client, namespace: string, count: number): Pro
     `${count} pools at rest`,
     async () => {
       const { items } = await client.list<Pool>(LLMPOOLS, { namespace });
-      const resting = items.filter((pool) => isAtRest(pool));
+      const resting = items.filter((pool) => isAllTold(pool));
       // Looks seldom: what looks costs the same cores.
       await new Promise((resolve) => setTimeout(resolve, 5 * count));
       return resting.length === count;
@@ -58,11 +59,10 @@ export function allAtRest(client: Client, namespace: string, count: number): Pro
   );
 }
 
-/** Whether all of this generation, or of its newest, is done and told. */
-export function isAtRest({ metadata, status }: Pool, generation = metadata.generation): boolean {
-  const is = (type: string) => status?.conditions?.find((one) => one.type === type)?.status;
-  const told = status?.instanceStatuses?.every(({ device }) => device !== undefined) ?? false;
-  return status?.observedGeneration === generation && told && is("Ready") === "True" && is("Progressing") === "False";
+/** At rest, and all is written that instances say of themselves. */
+export function isAllTold(pool: Pool, generation?: number): boolean {
+  const told = pool.status?.instanceStatuses?.every(({ device }) => device !== undefined) ?? false;
+  return told && isAtRest(pool, generation);
 }
 
 /** Pods of instances, from one pool to the next in turn. */

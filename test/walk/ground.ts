@@ -5,9 +5,10 @@ import type { Client } from "../../src/kube/client.ts";
 import { ApiError, isConflict, isNotFound } from "../../src/kube/errors.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { pathOf, RESOURCES, selectorOf } from "../../src/kube/resource.ts";
+import { conditionOf } from "../support/conditions.ts";
 import { differences, type EndState, endState } from "../support/end-state.ts";
 import { eventually } from "../support/eventually.ts";
-import { conditionOf, type Pool } from "../support/pools.ts";
+import type { Pool } from "../support/pools.ts";
 
 const NAME = "apex";
 /** No state takes so long; a limit against hanging. */
