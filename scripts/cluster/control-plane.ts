@@ -1,9 +1,10 @@
-import { mkdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Api, connect } from "./api.ts";
+import { startApiServer } from "./api-server.ts";
 import type { Certificates } from "./certificates.ts";
 import { type Home, networkOf } from "./home.ts";
+import { freePorts } from "./ports.ts";
 import { start, until } from "./processes.ts";
 
 interface Needs {
@@ -18,27 +19,10 @@ export interface ControlPlane {
   server: string;
   kubeconfig: string;
   auditLog: string;
+  /** Its URL. */
+  etcd: string;
   api: Api;
 }
-
-/**
- * Writes, each once and with who did it, and what service accounts read; all other reads would be most of the log. The parts of the cluster
- * itself are left out: what they do is no answer to any test's question.
- */
-const AUDIT_POLICY = {
-  apiVersion: "audit.k8s.io/v1",
-  kind: "Policy",
-  omitStages: ["RequestReceived"],
-  omitManagedFields: true,
-  rules: [
-    { level: "None", users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler", "kwok"] },
-    { level: "None", userGroups: ["system:nodes"] },
-    { level: "None", userGroups: ["system:serviceaccounts:kube-system"] },
-    { level: "Metadata", userGroups: ["system:serviceaccounts"] },
-    { level: "None", verbs: ["get", "list", "watch"] },
-    { level: "Metadata" },
-  ],
-};
 
 /** Starts etcd, the API server, the controllers and the scheduler, and returns when the API server is ready. */
 export async function startControlPlane({ home, certificates, programs, withNode }: Needs): Promise<ControlPlane> {
@@ -52,7 +36,6 @@ export async function startControlPlane({ home, certificates, programs, withNode
   const kubeconfig = join(run, "admin.kubeconfig");
   const auditLog = join(run, "audit.log");
   const tls = (name: string) => certificates.file(name);
-  await writeFile(join(run, "audit-policy.json"), JSON.stringify(AUDIT_POLICY));
   await mkdir(join(run, "etcd"), { mode: 0o700 });
 
   const dns = [
@@ -85,41 +68,18 @@ export async function startControlPlane({ home, certificates, programs, withNode
     `--initial-advertise-peer-urls=http://127.0.0.1:${peer}`,
     `--initial-cluster=default=http://127.0.0.1:${peer}`,
   ]);
-  const apiServer = start(run, "kube-apiserver", programs["kube-apiserver"], [
-    `--etcd-servers=${etcdUrl}`,
-    `--bind-address=${address}`,
-    `--secure-port=${port}`,
+  const apiServer = startApiServer({
+    home,
+    certificates,
+    program: programs["kube-apiserver"],
+    name: "kube-apiserver",
+    address,
+    port: port ?? 0,
+    etcd: etcdUrl,
+    auditLog,
     // Without a node nobody comes through the Service, and a loopback address may not be advertised.
-    ...(withNode ? [`--advertise-address=${address}`] : ["--endpoint-reconciler-type=none"]),
-    `--service-cluster-ip-range=${net.services}`,
-    "--authorization-mode=Node,RBAC",
-    // The second gives a pod that asks for a GPU the toleration of nodes that are kept for GPUs, as managed clusters do. By the third, whoever names
-    // an owner that waits for its objects needs a right to the owner's finalizers, as on OpenShift.
-    "--enable-admission-plugins=NodeRestriction,ExtendedResourceToleration,OwnerReferencesPermissionEnforcement",
-    "--allow-privileged",
-    `--tls-cert-file=${tls("apiserver.crt")}`,
-    `--tls-private-key-file=${tls("apiserver.key")}`,
-    `--client-ca-file=${tls("ca.crt")}`,
-    "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-    `--service-account-key-file=${tls("sa.pub")}`,
-    `--service-account-signing-key-file=${tls("sa.key")}`,
-    `--kubelet-client-certificate=${tls("apiserver-to-kubelet.crt")}`,
-    `--kubelet-client-key=${tls("apiserver-to-kubelet.key")}`,
-    `--kubelet-certificate-authority=${tls("ca.crt")}`,
-    "--kubelet-preferred-address-types=InternalIP",
-    // The aggregation layer, for tests that bring a metrics API of their own.
-    `--requestheader-client-ca-file=${tls("ca.crt")}`,
-    "--requestheader-allowed-names=front-proxy",
-    "--requestheader-username-headers=X-Remote-User",
-    "--requestheader-group-headers=X-Remote-Group",
-    "--requestheader-extra-headers-prefix=X-Remote-Extra-",
-    `--proxy-client-cert-file=${tls("front-proxy.crt")}`,
-    `--proxy-client-key-file=${tls("front-proxy.key")}`,
-    "--enable-aggregator-routing",
-    `--audit-policy-file=${join(run, "audit-policy.json")}`,
-    `--audit-log-path=${auditLog}`,
-    "--audit-log-mode=blocking",
-  ]);
+    advertised: withNode,
+  });
   const api = connect(server, certificates);
   await until("the API server", [etcd, apiServer], () => api.isReady());
 
@@ -147,24 +107,5 @@ export async function startControlPlane({ home, certificates, programs, withNode
   await until("the controllers", [etcd, apiServer, ...clients], () =>
     api.exists("/api/v1/namespaces/default/serviceaccounts/default"),
   );
-  return { server, kubeconfig, auditLog, api };
-}
-
-/** Ports that are free on this address now. All are held until all are found, so no two are the same. */
-async function freePorts(count: number, address: string): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve, reject) => server.once("error", reject).listen(0, address, resolve));
-      return server;
-    }),
-  );
-  return Promise.all(
-    servers.map((server) => {
-      const bound = server.address();
-      return new Promise<number>((resolve) => {
-        server.close(() => resolve(typeof bound === "object" && bound ? bound.port : 0));
-      });
-    }),
-  );
+  return { server, kubeconfig, auditLog, etcd: etcdUrl, api };
 }

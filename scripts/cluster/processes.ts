@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { processStart } from "../../src/lib/process-start.ts";
@@ -22,7 +22,7 @@ export interface Started {
 /** Starts a program in the background, in a session of its own, writing to `logs/<name>.log` of the cluster's folder. */
 export function start(run: string, name: string, file: string, args: readonly string[]): Started {
   mkdirSync(join(run, "logs"), { recursive: true });
-  const log = join(run, "logs", `${name}.log`);
+  const log = logOf(run, name);
   const fd = openSync(log, "a");
   const env = { PATH: process.env.PATH, HOME: process.env.HOME, [MARK]: run };
   const child = spawn(file, args, { detached: true, stdio: ["ignore", fd, fd], env });
@@ -38,6 +38,8 @@ export function start(run: string, name: string, file: string, args: readonly st
     log: () => readFileSync(log, "utf8").trim().split("\n").slice(-15).join("\n"),
   };
 }
+
+const logOf = (run: string, name: string): string => join(run, "logs", `${name}.log`);
 
 /** Waits until `check` is true. Throws when one of `needed` ends before, with the end of its log, or when `limitMs` has passed. */
 export async function until(
@@ -60,6 +62,16 @@ export async function until(
   }
   const logs = needed.map((p) => `${p.name}:\n${p.log()}`).join("\n");
   throw new Error(`the test cluster waited ${limitMs / 1000} s for ${what}\n${logs}`, { cause: last });
+}
+
+/** Ends a program that `start` has started under this name, if it is there, and forgets it with its log: the cluster is whole without it. */
+export async function stop(run: string, name: string): Promise<void> {
+  const pid = startedIn(run).find((started) => started.name === name)?.pid;
+  while (pid !== undefined && processesOf(run).some((process) => process.pid === pid)) {
+    kill(pid);
+    await sleep(20);
+  }
+  for (const file of [join(run, "started", name), logOf(run, name)]) rmSync(file, { force: true });
 }
 
 /** The programs that `start` has started for this cluster, with what became of them. */
@@ -113,13 +125,15 @@ export async function killAll(run: string): Promise<void> {
   for (;;) {
     const left = processesOf(run).filter(({ pid }) => pid !== process.pid);
     if (left.length === 0) return;
-    for (const { pid } of left) {
-      try {
-        process.kill(pid, "SIGKILL");
-      } catch {
-        // Ended meanwhile.
-      }
-    }
+    for (const { pid } of left) kill(pid);
     await sleep(20);
+  }
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // Ended meanwhile.
   }
 }

@@ -16,6 +16,8 @@ export interface ClusterFacts {
   programs: { kubectl: string; helm: string };
   /** One JSON event per line: every write of everyone but the cluster's own parts. */
   auditLog: string;
+  /** What another API server beside the first is made of: the program, and the URL of etcd. */
+  apiServer: { program: string; etcd: string };
   /** When there is a real node: its name, and the address of this machine that its pods reach. */
   node?: { name: string; hostAddress: string };
 }
@@ -43,6 +45,7 @@ export async function startAll(home: Home, programs: ControlPlanePrograms, node?
     server: plane.server,
     programs: { kubectl: programs.kubectl, helm: programs.helm },
     auditLog: plane.auditLog,
+    apiServer: { program: programs["kube-apiserver"], etcd: plane.etcd },
     ...(node && { node: { name: NODE_NAME, hostAddress: networkOf(home).host } }),
   };
   const file = factsFile(home);

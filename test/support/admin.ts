@@ -7,8 +7,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import type { TestCluster } from "./cluster.ts";
 
 /** A client of the cluster's administrator, of our own kind too; closed when the test ends. For tests that call often: each kubectl is a process. */
-export function adminClient(cluster: TestCluster): Client {
-  const credentials = fromKubeconfig(cluster.kubeconfig);
+export function adminClient(cluster: TestCluster, credentials = fromKubeconfig(cluster.kubeconfig)): Client {
   const connection = new Connection({ credentials, clock: systemClock, userAgent: "llmpool-test" });
   onTestFinished(() => connection.close());
   return new Client({ connection, clock: systemClock, resources: [LLMPOOLS] });

@@ -13,6 +13,7 @@ import { Unavailable } from "../../scripts/cluster/programs.ts";
 import { type Call, recordCalls, recordWrites } from "./audit.ts";
 import { eventually } from "./eventually.ts";
 import { deviceClass, type FakeNodes, fakeNode, hasCards, resourceSlice } from "./fake-nodes.ts";
+import { SecondApiServer } from "./second-api-server.ts";
 
 type Body = () => unknown;
 
@@ -296,6 +297,15 @@ export class TestCluster {
     onTestFinished(goOn);
     process.kill(pid, "SIGSTOP");
     return goOn;
+  }
+
+  /** Starts another API server on the same etcd, until the test ends: one that can be held back in the past, and cut off. */
+  async secondApiServer(): Promise<SecondApiServer> {
+    const { kubeconfig, apiServer } = this.#have;
+    if (!apiServer) throw new Unavailable(this.#lacking);
+    const second = await SecondApiServer.start(this.#home, { kubeconfig, apiServer });
+    onTestFinished(() => second[Symbol.asyncDispose]());
+    return second;
   }
 
   /** Records, from now on, every write that anyone but the cluster's own parts makes. Call what it returns to see them. */
