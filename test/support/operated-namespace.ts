@@ -13,7 +13,7 @@ import { eventually } from "./eventually.ts";
 import type { Seen } from "./fake-kube.ts";
 import { FaultProxy, nameOfWrite } from "./fault-proxy.ts";
 import { operatorToken } from "./operator.ts";
-import { OperatorProcess } from "./operator-process.ts";
+import { type ChildOptions, OperatorProcess } from "./operator-process.ts";
 import { stub } from "./pools.ts";
 import { NUDGE, type World } from "./world.ts";
 
@@ -39,8 +39,11 @@ export class OperatedNamespace {
   readonly #token: string;
   #operator: OperatorProcess | undefined;
   #nudges = 0;
+  /** What its operators have written, those that stood by too. */
+  readonly #written: Seen[] = [];
   #writesBefore = 0;
   #madeBefore: Record<string, number> = {};
+  #uidsBefore = new Set<string>();
   /** What statuses said that was not so. */
   readonly lies: string[] = [];
 
@@ -50,10 +53,15 @@ export class OperatedNamespace {
     this.proxy = proxy;
     this.#world = world;
     this.#token = token;
-    proxy.onWrite = async ({ path, body }) => {
-      if (!path.endsWith("/status")) return;
-      const { metadata, status } = JSON.parse(body) as Pool;
-      this.lies.push(...(await aheadOfReality(world.client, { ...metadata, namespace: name }, status)));
+    this.#listen(proxy);
+  }
+
+  #listen(proxy: FaultProxy): void {
+    proxy.onWrite = async (call) => {
+      this.#written.push(call);
+      if (!call.path.endsWith("/status")) return;
+      const { metadata, status } = JSON.parse(call.body) as Pool;
+      this.lies.push(...(await aheadOfReality(this.#world.client, { ...metadata, namespace: this.name }, status)));
     };
   }
 
@@ -78,14 +86,19 @@ export class OperatedNamespace {
   }
 
   /** Starts the operator, and waits for nothing. */
-  start(): OperatorProcess {
-    this.#operator = new OperatorProcess({ server: this.proxy.url, token: this.#token, namespace: this.name });
+  start(options: Pick<Partial<ChildOptions>, "level"> = {}): OperatorProcess {
+    const where = { server: this.proxy.url, token: this.#token, namespace: this.name };
+    this.#operator = new OperatorProcess({ ...where, ...options });
     return this.#operator;
   }
 
-  /** Starts another operator, through a proxy of its own, and waits until its caches are complete; it is killed when the test ends. */
-  async standBy(): Promise<{ proxy: FaultProxy; operator: OperatorProcess }> {
-    const proxy = await FaultProxy.start(this.#real);
+  /**
+   * Starts another operator, through a proxy of its own, and waits until its caches are complete; it is killed when the test ends.
+   * @param real the API server that it talks to; by default that of the first
+   */
+  async standBy(real = this.#real): Promise<{ proxy: FaultProxy; operator: OperatorProcess }> {
+    const proxy = await FaultProxy.start(real);
+    this.#listen(proxy);
     const operator = new OperatorProcess({ server: proxy.url, token: this.#token, namespace: this.name });
     onTestFinished(async () => {
       await operator.kill();
@@ -111,9 +124,9 @@ export class OperatedNamespace {
     return this.#operator;
   }
 
-  /** Writes of the operator that change something of a pool or tell of it, without its Lease. */
+  /** Writes of its operators that change something of a pool or tell of it, without their Lease. */
   get writes(): string[] {
-    return this.proxy.writes.map(nameOfWrite).filter((name) => !name.includes(" leases/"));
+    return this.#written.map(nameOfWrite).filter((name) => !name.includes(" leases/"));
   }
 
   /** Kills the operator before or after its n-th write of this name from now on. Resolves with a successor that leads. */
@@ -149,7 +162,8 @@ export class OperatedNamespace {
   /** A new life of the pool begins. */
   async create(spec: object = {}): Promise<void> {
     this.#madeBefore = this.#world.made(this.name);
-    this.#writesBefore = this.proxy.writes.length;
+    this.#uidsBefore = this.#world.uids(this.name);
+    this.#writesBefore = this.#written.length;
     const metadata = { namespace: this.name, name: POOL };
     await this.#seen(await this.#world.client.create<KubeObject>({ ...stub(spec), metadata }));
   }
@@ -181,8 +195,10 @@ export class OperatedNamespace {
     const made = Object.entries(this.#world.made(this.name)).map(
       ([name, times]) => [name, times - (this.#madeBefore[name] ?? 0)] as const,
     );
-    const deleted = new Set(this.proxy.writes.slice(this.#writesBefore).flatMap(podDeletion));
-    const byName = Map.groupBy(deleted, (name) => name.split(" ")[0] ?? "");
+    const deleted = new Set(this.#written.slice(this.#writesBefore).flatMap(podDeletion));
+    // The deletion of a pod of before is refused.
+    const ofNow = [...deleted].filter((pod) => !this.#uidsBefore.has(pod.split(" ")[1] ?? ""));
+    const byName = Map.groupBy(ofNow, (pod) => pod.split(" ")[0] ?? "");
     return {
       state: this.#world.state(this.name),
       // KWOK ends a pod by its name alone, and when it does so twice the next pod of that name goes too.

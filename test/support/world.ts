@@ -97,12 +97,28 @@ export class World implements AsyncDisposable {
     return Object.fromEntries(Object.entries(state).sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
+  /** Uid and generation of each object of a namespace, by `Kind/name`. */
+  versions(namespace: string): Record<string, string> {
+    return Object.fromEntries(
+      this.objects(namespace).map(({ kind, metadata: { name, uid, generation } }) => [
+        `${kind}/${name}`,
+        `${uid} ${generation}`,
+      ]),
+    );
+  }
+
   /** How often each object of a namespace has been made until now, by `Kind/name`. */
   made(namespace: string): Record<string, number> {
     const mine = [...this.#seen].filter(([name]) => name.startsWith(`${namespace} `));
     return Object.fromEntries(
       mine.map(([name, uids]) => [name.slice(namespace.length + 1), uids.size] as const).sort(),
     );
+  }
+
+  /** Uids of all objects that a namespace has ever had. */
+  uids(namespace: string): Set<string> {
+    const mine = [...this.#seen].filter(([name]) => name.startsWith(`${namespace} `));
+    return new Set(mine.flatMap(([, uids]) => [...uids]));
   }
 
   #notes(object: KubeObject): string[] {
