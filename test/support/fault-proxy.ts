@@ -32,7 +32,7 @@ export class FaultProxy implements AsyncDisposable {
   readonly asked: Asked[] = [];
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  readonly #target: URL;
+  #target: URL;
   readonly #agent: Agent;
   readonly #watches = new Set<Watch>();
   #holds = false;
@@ -89,6 +89,12 @@ export class FaultProxy implements AsyncDisposable {
   /** Resets every watch. */
   resetWatches(): void {
     for (const { response } of this.#watches) response.socket?.resetAndDestroy();
+  }
+
+  /** Another API server of the same cluster answers from now on; all connections are reset. */
+  moveTo({ server }: Pick<Credentials, "server">): void {
+    this.#target = new URL(server);
+    for (const socket of this.#sockets) socket.resetAndDestroy();
   }
 
   /** Nobody listens any more, and all connections are reset. Returns what takes it back. */

@@ -35,7 +35,10 @@ const options = {
   ask: onlyOurs,
 };
 try {
-  await runOperator(options, end.signal, () => process.send?.({ synced: true }));
+  await runOperator(options, end.signal, () => {
+    health.setReady();
+    process.send?.({ synced: true });
+  });
   process.exit(0);
 } catch (error) {
   console.error(error);

@@ -85,13 +85,22 @@ export class OperatorProcess implements AsyncDisposable {
     return this.exitCode;
   }
 
+  /** What a kubelet would be told: whether its caches are complete. */
+  async isReady(): Promise<boolean> {
+    return (await this.#ask("/readyz")).ok;
+  }
+
   /** A metric's sum over its labels. */
   async metric(name: string): Promise<number> {
-    const text = await (await fetch(`http://127.0.0.1:${await this.#port.promise}/metrics`)).text();
+    const text = await (await this.#ask("/metrics")).text();
     return [...text.matchAll(new RegExp(`^${name}(?:{[^}]*})? (\\S+)$`, "gm"))].reduce(
       (sum, [, n]) => sum + Number(n),
       0,
     );
+  }
+
+  async #ask(path: string): Promise<Response> {
+    return fetch(`http://127.0.0.1:${await this.#port.promise}${path}`);
   }
 
   /** Makes it look again by `nudge`, and waits until it has. */
