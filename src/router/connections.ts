@@ -2,6 +2,7 @@ import { connect, type Socket } from "node:net";
 import { Dispatcher } from "undici";
 import type { Clock } from "../lib/clock.ts";
 import { type AnswerEvents, AnswerParser } from "./http-answer.ts";
+import { afterPromises } from "./turn.ts";
 
 /** How long an instance has to accept a connection, in milliseconds. It is one machine or one cluster network away. */
 const CONNECT_MS = 5_000;
@@ -216,6 +217,12 @@ class Connection {
     this.#request = request;
     request.connection = this;
     this.#parser = new AnswerParser(request);
+    afterPromises(() => this.#write(request));
+  }
+
+  #write(request: Exchange): void {
+    // It may have been aborted since.
+    if (this.#closed || request.isOver) return;
     const { head, body } = request;
     if (!body) {
       this.#socket.write(head, "latin1");
