@@ -31,6 +31,28 @@ function openError(home: EmbeddedHome, dir = home.dir): LLMPoolError {
   throw new Error("was opened");
 }
 
+/** A row for each event and entry, and no log of admissions. */
+const TO_FORMAT_2 = `
+  CREATE TABLE old_events (
+    episode INTEGER NOT NULL, slot INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, data TEXT NOT NULL,
+    PRIMARY KEY (episode, slot)
+  ) STRICT, WITHOUT ROWID;
+  INSERT INTO old_events
+    SELECT episode, value->>'seq' % 256, value->>'seq', value->>'kind', value->>'at', value->'data' FROM events, json_each(events);
+  DROP TABLE events;
+  ALTER TABLE old_events RENAME TO events;
+  CREATE TABLE old_audit (
+    row INTEGER PRIMARY KEY, episode INTEGER NOT NULL, seq INTEGER NOT NULL, prev INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL, admit_seq INTEGER, admit TEXT
+  ) STRICT;
+  INSERT INTO old_audit
+    SELECT row, episode, value->>0, prev, value->>1, value->>2, value->3, value->4->>'seq', value->4 FROM audit, json_each(entries);
+  DROP TABLE audit;
+  ALTER TABLE old_audit RENAME TO audit;
+  DROP TABLE admission_log;
+  PRAGMA user_version = 2;
+`;
+
 /** A directory with an episode in it. */
 async function fill(): Promise<void> {
   await using store = await home.open();
@@ -119,6 +141,11 @@ describe("never begins anew silently", () => {
       },
       says: "state.db is missing",
     },
+    {
+      name: "admissions without their database",
+      spoil: () => rmSync(path("state.db")),
+      says: "state.db is missing, but its log admissions.log",
+    },
   ])("on $name it says so and leaves it as it is", async ({ spoil, says }) => {
     await fill();
     spoil();
@@ -142,12 +169,30 @@ describe("never begins anew silently", () => {
 
   test("the state of an older format is brought up to this one", async () => {
     await fill();
-    const db = new DatabaseSync(path("state.db"));
-    db.exec("DROP TABLE audit; ALTER TABLE reservations DROP COLUMN note; PRAGMA user_version = 1");
-    db.close();
-    await using store = await home.open();
-    await store.endEpisode("t", "e", "finished");
-    expect((await store.audit("t", "e", 0)).map(({ kind }) => kind)).toEqual(["end"]);
+    const store = await home.open();
+    const request = ask({ claims: [KEY], episode: { id: "e", settings: SETTINGS } });
+    await store.admit(request);
+    await home.advance(COLLECT_MS);
+    await store.settle(request.requestId, usage(1, 2));
+    await home.advance(COLLECT_MS);
+    const before = { events: await store.episodeEvents("t", "e", 0), audit: await store.audit("t", "e", 0) };
+    await store.close();
+
+    const now = new DatabaseSync(path("state.db"));
+    now.exec(TO_FORMAT_2);
+    now.close();
+    const second = await home.open();
+    expect(await second.episodeEvents("t", "e", 0)).toEqual(before.events);
+    expect(await second.audit("t", "e", 0)).toEqual(before.audit);
+    await second.close();
+
+    const old = new DatabaseSync(path("state.db"));
+    old.exec(TO_FORMAT_2);
+    old.exec("DROP TABLE audit; ALTER TABLE reservations DROP COLUMN note; PRAGMA user_version = 1");
+    old.close();
+    await using third = await home.open();
+    await third.endEpisode("t", "e", "finished");
+    expect((await third.audit("t", "e", 0)).map(({ kind }) => kind)).toEqual(["end"]);
   });
 
   test("a process that died while it made the database leaves nothing in the way", async () => {

@@ -82,17 +82,18 @@ test("denials in a row are one entry, before and after it is written", () => {
   ]);
 });
 
-test("rows go when every episode that began before them is forgotten", () => {
+test("a transaction adds one row for each episode, and rows go when every episode that began before them is forgotten", () => {
   const { journal, start, move, told, rows } = setup();
   const [e, f] = [start("e"), start("f")];
   journal.commit();
   for (const episode of [e, f, e]) move(episode, "a");
   journal.commit();
-  expect(rows()).toBe(5);
+  expect(rows()).toBe(4);
   journal.forgetEpisode(f);
   journal.commit();
   // The first of them is still remembered, and its journal is whole.
-  expect(rows()).toBe(5);
+  expect(rows()).toBe(4);
+  expect(told(e)).toEqual(["1 start", "2 rebind a", "3 rebind a"]);
   const g = start("g");
   journal.forgetEpisode(e);
   journal.commit();

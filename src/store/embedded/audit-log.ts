@@ -3,11 +3,11 @@ import { AUDIT_KEPT, AUDIT_PAGE, type AuditData, type AuditEntry, type AuditKind
 import { Insert } from "./insert.ts";
 import type { EpisodeRecord, ReservationRecord } from "./records.ts";
 
-/** Rows of all episodes that the table keeps: the latest. */
-const MOST_ROWS = 1_000_000;
-/** Rows that may wait for a disk that cannot be written; the oldest go first. */
+/** Entries of all episodes that the table keeps: the latest. */
+const MOST_ENTRIES = 1_000_000;
+/** Entries that may wait for a disk that cannot be written; the oldest go first. */
 const MOST_WAITING = 10_000;
-/** Rows that one transaction deletes at most, so that none takes long. */
+/** Entries that one transaction deletes at most, so that none takes long. */
 const MOST_CUT = 5_000;
 
 /** The end of an episode's journal. */
@@ -33,14 +33,23 @@ interface Waiting extends AuditEntry {
   episode: EpisodeRecord;
   /** Of a settlement: what it settles. */
   admit: AdmitNote | undefined;
-  stored: boolean;
-  row: number;
-  prev: number;
+  /** The row that it is in. */
+  row: EntryRow | undefined;
 }
 
+/** What one transaction says of one episode. Its number is that of its last entry, of all that were ever made. */
+interface EntryRow {
+  row: number;
+  prev: number;
+  episode: EpisodeRecord;
+  entries: Waiting[];
+}
+
+type Told = [seq: number, at: number, kind: AuditKind, data: AuditData, admit: AdmitNote | null];
+
 /**
- * The episodes' journals. One table, to which the transaction that makes a decision durable adds the row that tells of it. An admission adds
- * none: while it is open, its reservation tells of it, and then the row of its settlement.
+ * The episodes' journals. One table, to which the transaction that makes decisions durable adds a row for each episode that they are about. An
+ * admission adds none: while it is open, its reservation tells of it, and then the entry of its settlement.
  */
 export class AuditLog {
   readonly #db: DatabaseSync;
@@ -49,6 +58,10 @@ export class AuditLog {
   readonly #cut: StatementSync;
   readonly #read: StatementSync;
   #waiting: Waiting[] = [];
+  /** In the table, and changed since. */
+  readonly #changed = new Set<EntryRow>();
+  /** Of the transaction that runs. */
+  #writing: EntryRow[] = [];
   /** The first row of each episode, oldest first: what is before all of them is over. */
   readonly #firsts = new Map<number, number>();
   #nextRow: number;
@@ -58,15 +71,15 @@ export class AuditLog {
 
   constructor(db: DatabaseSync) {
     this.#db = db;
-    this.#insert = new Insert(db, "audit", 9);
-    this.#replace = db.prepare("REPLACE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    this.#insert = new Insert(db, "audit", 5);
+    this.#replace = db.prepare("REPLACE INTO audit VALUES (?, ?, ?, ?, ?)");
     this.#cut = db.prepare("DELETE FROM audit WHERE row < ?");
     this.#read = db.prepare(`
       WITH RECURSIVE entry AS (
         SELECT * FROM audit WHERE row = ? AND seq > ?
         UNION ALL SELECT a.* FROM entry JOIN audit a ON a.row = entry.prev WHERE a.seq > ?
       )
-      SELECT seq, at, kind, data, admit_seq, admit FROM entry LIMIT ${AUDIT_KEPT}`);
+      SELECT entries FROM entry LIMIT ${AUDIT_KEPT}`);
     const bounds = db.prepare("SELECT coalesce(min(row), 1) AS first, coalesce(max(row), 0) AS last FROM audit").get();
     this.#cutTo = Number(bounds?.first);
     this.#nextRow = Number(bounds?.last) + 1;
@@ -88,7 +101,7 @@ export class AuditLog {
   }
 
   get isDirty(): boolean {
-    return this.#waiting.length > 0;
+    return this.#waiting.length > 0 || this.#changed.size > 0;
   }
 
   /** The place of an admission, which is told by its reservation. */
@@ -119,7 +132,7 @@ export class AuditLog {
       return;
     }
     last.data = { ...data, count: Number(last.data.count) + data.count };
-    if (!this.#waiting.includes(last)) this.#waiting.push(last);
+    if (last.row) this.#changed.add(last.row);
   }
 
   /** What the table and the reservations (`open`) of the episode have, so without the decisions of this turn. */
@@ -131,16 +144,12 @@ export class AuditLog {
     for (const { note, requestId, tokens } of open) {
       if (note && note.seq > after) found.push({ seq: note.seq, read: () => admitted(note, requestId, tokens) });
     }
-    for (const c of this.#read.all(audit.row, after, after)) {
-      const [seq, at, kind] = [Number(c.seq), Number(c.at), String(c.kind) as AuditKind];
-      const data = () => JSON.parse(String(c.data)) as AuditData;
-      found.push({ seq, read: () => ({ seq, at, kind, data: data() }) });
-      if (c.admit === null || Number(c.admit_seq) <= after) continue;
-      const read = () => {
-        const { request, reserved } = data();
-        return admitted(JSON.parse(String(c.admit)) as AdmitNote, String(request), Number(reserved));
-      };
-      found.push({ seq: Number(c.admit_seq), read });
+    const told = this.#read.all(audit.row, after, after).flatMap((c) => JSON.parse(String(c.entries)) as Told[]);
+    for (const [seq, at, kind, data, admit] of told) {
+      if (seq > after) found.push({ seq, read: () => ({ seq, at, kind, data }) });
+      if (admit && admit.seq > after) {
+        found.push({ seq: admit.seq, read: () => admitted(admit, String(data.request), Number(data.reserved)) });
+      }
     }
     const kept = found.sort((a, b) => a.seq - b.seq).slice(-AUDIT_KEPT);
     return kept.slice(0, AUDIT_PAGE).map(({ read }) => read());
@@ -149,41 +158,38 @@ export class AuditLog {
   /** Inside of a transaction; nothing is settled before `written`. */
   write(): void {
     let next = this.#nextRow;
-    for (const entry of this.#waiting) {
-      const { episode, seq, at, kind, data, admit, stored } = entry;
+    this.#writing = [];
+    for (const [episode, entries] of Map.groupBy(this.#waiting, (entry) => entry.episode)) {
       if (episode.gone) continue;
-      if (!stored) {
-        entry.row = next++;
-        entry.prev = episode.audit.row;
-        episode.audit.row = entry.row;
-      }
-      const settles = admit ? ([admit.seq, JSON.stringify(admit)] as const) : ([null, null] as const);
-      const row = [entry.row, episode.row, seq, entry.prev, at, kind, JSON.stringify(data), ...settles];
-      if (stored) this.#replace.run(...row);
-      else this.#insert.add(...row);
+      next += entries.length;
+      this.#writing.push({ row: next - 1, prev: episode.audit.row, episode, entries });
+      episode.audit.row = next - 1;
     }
+    for (const row of this.#writing) this.#insert.add(...valuesOf(row));
     this.#insert.run();
+    for (const row of this.#changed) if (!row.episode.gone) this.#replace.run(...valuesOf(row));
     const [oldest = this.#nextRow] = this.#firsts.values();
-    this.#cutting = Math.min(Math.max(oldest, next - MOST_ROWS), this.#cutTo + MOST_CUT);
+    this.#cutting = Math.min(Math.max(oldest, next - MOST_ENTRIES), this.#cutTo + MOST_CUT);
     if (this.#cutting > this.#cutTo) this.#cut.run(this.#cutting);
   }
 
   /** The transaction was not committed. */
   unwritten(): void {
-    for (const entry of this.#waiting.toReversed()) if (!entry.stored) entry.episode.audit.row = entry.prev;
+    for (const { episode, prev } of this.#writing) episode.audit.row = prev;
+    this.#writing = [];
   }
 
   /** The transaction was committed. */
   written(): void {
-    for (const entry of this.#waiting) {
-      const { episode, row } = entry;
-      if (episode.gone) continue;
-      entry.stored = true;
-      if (!this.#firsts.has(episode.row)) this.#firsts.set(episode.row, row);
-      this.#nextRow = Math.max(this.#nextRow, row + 1);
+    for (const row of this.#writing) {
+      for (const entry of row.entries) entry.row = row;
+      if (!this.#firsts.has(row.episode.row)) this.#firsts.set(row.episode.row, row.row);
+      this.#nextRow = row.row + 1;
     }
     this.#cutTo = Math.max(this.#cutTo, this.#cutting);
     this.#waiting = [];
+    this.#writing = [];
+    this.#changed.clear();
   }
 
   /** Its rows go when all that began before it are over, too. */
@@ -193,9 +199,14 @@ export class AuditLog {
 
   #push(episode: EpisodeRecord, at: number, kind: AuditKind, data: AuditData, admit: AdmitNote | undefined): Waiting {
     const tail = episode.audit;
-    const entry = { episode, admit, stored: false, row: 0, prev: tail.row, seq: ++tail.seq, at, kind, data };
+    const entry = { episode, admit, row: undefined, seq: ++tail.seq, at, kind, data };
     this.#waiting.push(entry);
     if (this.#waiting.length > MOST_WAITING) this.#waiting.shift();
     return entry;
   }
+}
+
+function valuesOf({ row, prev, episode, entries }: EntryRow) {
+  const told = entries.map(({ seq, at, kind, data, admit }): Told => [seq, at, kind, data, admit ?? null]);
+  return [row, episode.row, entries.at(-1)?.seq ?? 0, prev, JSON.stringify(told)];
 }

@@ -22,7 +22,7 @@ interface Batch {
 
 /**
  * Group commit: all that happens in one turn of the event loop is one transaction at its end, and everyone who took part waits for that.
- * A turn with nothing but admissions writes only these; what nobody waits for is collected over many turns.
+ * A turn with nothing but admissions appends only these to a log; what nobody waits for is collected over many turns.
  * When it fails, what must not happen unless it is durable (admissions, starts) is undone, and all who took part are refused; the rest
  * (tokens that were used, ends) stays true in memory and is written as soon as the disk allows. Events are told after the transaction.
  */
@@ -127,7 +127,8 @@ export class Commits {
   #flush(): void {
     clearImmediate(this.#immediate);
     const batch = this.#batch;
-    const everything = this.#everything;
+    // Settlements pile up while the tables cannot be written, so admissions wait until they can.
+    const everything = this.#everything || this.#failingSince !== undefined;
     this.#batch = undefined;
     this.#everything = false;
     let failure: LLMPoolError | undefined;

@@ -2,12 +2,13 @@ import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSy
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
+import { ADMISSION_LOG } from "./admission-log.ts";
 import { isBusy, isDamaged } from "./sqlite-error.ts";
 
 /** "LLMP": says whose file it is. */
 const APPLICATION_ID = 0x4c4c4d50;
 /** Raised when the tables change; older files are brought up to it here, newer ones refused. */
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 
 /**
  * What came with format 2: the episodes' journals. Rows are only added at the end, so that a transaction writes one page of it, whatever
@@ -20,6 +21,30 @@ const AUDIT = `
   ) STRICT;
   ALTER TABLE reservations ADD COLUMN note TEXT;
 `;
+
+/**
+ * What came with format 3: a transaction adds one row for all events and one for all entries of an episode, however many it has (`seq` is the
+ * last one's), and reservations have a log of their own before they come into their table (AdmissionLog).
+ */
+const ROWS_OF_MANY = `
+  CREATE TABLE new_events (
+    episode INTEGER NOT NULL, slot INTEGER NOT NULL, seq INTEGER NOT NULL, events TEXT NOT NULL, PRIMARY KEY (episode, slot)
+  ) STRICT, WITHOUT ROWID;
+  INSERT INTO new_events SELECT episode, slot, seq,
+    json_array(json_object('seq', seq, 'kind', kind, 'at', at, 'data', json(data))) FROM events;
+  DROP TABLE events;
+  ALTER TABLE new_events RENAME TO events;
+  CREATE TABLE new_audit (
+    row INTEGER PRIMARY KEY, episode INTEGER NOT NULL, seq INTEGER NOT NULL, prev INTEGER NOT NULL, entries TEXT NOT NULL
+  ) STRICT;
+  INSERT INTO new_audit SELECT row, episode, seq, prev, json_array(json_array(seq, at, kind, json(data), json(admit))) FROM audit;
+  DROP TABLE audit;
+  ALTER TABLE new_audit RENAME TO audit;
+  CREATE TABLE admission_log (epoch INTEGER NOT NULL) STRICT;
+  INSERT INTO admission_log VALUES (0);
+`;
+/** What brings a database of format 1, 2, … up to the next one. */
+const STEPS = [AUDIT, ROWS_OF_MANY];
 
 /**
  * Instants of an episode (`started` to `ended`) are on the scale of the process that wrote them, where `saved` was the moment of writing;
@@ -49,7 +74,7 @@ const SCHEMA = `
     row INTEGER PRIMARY KEY, key TEXT NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, role TEXT NOT NULL, instance TEXT NOT NULL,
     episode TEXT, last_used REAL NOT NULL
   ) STRICT;
-  ${AUDIT}
+  ${STEPS.join("")}
   PRAGMA application_id = ${APPLICATION_ID};
   PRAGMA user_version = ${SCHEMA_VERSION};
 `;
@@ -62,7 +87,8 @@ const SCHEMA = `
 export function openDatabase(dir: string): DatabaseSync {
   const path = join(dir, "state.db");
   if (!existsSync(path)) {
-    if (existsSync(`${path}-wal`)) throw refused(dir, "state.db is missing, but its log state.db-wal is there");
+    for (const log of ["state.db-wal", ADMISSION_LOG])
+      if (existsSync(join(dir, log))) throw refused(dir, `state.db is missing, but its log ${log} is there`);
     create(dir, path);
   }
   // SQLite would take an empty file for a new database.
@@ -118,7 +144,8 @@ function create(dir: string, path: string): void {
 
 function check(db: DatabaseSync, dir: string): void {
   if (pragma(db, "application_id") !== APPLICATION_ID) throw refused(dir, "state.db is another program's database");
-  if (pragma(db, "user_version") === 1) db.exec(`BEGIN; ${AUDIT} PRAGMA user_version = 2; COMMIT`);
+  for (let version = Number(pragma(db, "user_version")); STEPS[version - 1] !== undefined; version++)
+    db.exec(`BEGIN; ${STEPS[version - 1]} PRAGMA user_version = ${version + 1}; COMMIT`);
   const version = pragma(db, "user_version");
   if (version !== SCHEMA_VERSION) {
     throw new LLMPoolError(

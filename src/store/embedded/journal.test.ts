@@ -1,17 +1,19 @@
 import { describe, expect, test } from "vitest";
+import { tempDir } from "../../../test/support/temp-dir.ts";
+import { AdmissionLog, absorb } from "./admission-log.ts";
 import { openEphemeralDatabase } from "./database.ts";
 import { Journal } from "./journal.ts";
 import { newRow, type ReservationRecord } from "./records.ts";
 
-function setup() {
+function setup(log?: AdmissionLog) {
   const db = openEphemeralDatabase();
-  const journal = new Journal(db, () => ({ ms: 0, bootId: "b", bootMs: 0, wallMs: 0 }));
+  const journal = new Journal(db, () => ({ ms: 0, bootId: "b", bootMs: 0, wallMs: 0 }), log);
   const rows = () =>
     db
       .prepare("SELECT request_id FROM reservations ORDER BY row")
       .all()
       .map((c) => c.request_id);
-  return { journal, rows };
+  return { db, journal, rows };
 }
 
 function reservation(row: number, tokens = 1): ReservationRecord {
@@ -47,20 +49,50 @@ describe("a commit", () => {
     expect(journal.isDirty).toBe(false);
   });
 
-  test("of admissions brings in new reservations, and leaves both halves of a settlement to the next whole one", () => {
-    const { journal, rows } = setup();
+  test("of admissions logs new reservations, and leaves both halves of a settlement to the next whole one", async () => {
+    const dir = await tempDir();
+    const { db, journal, rows } = setup(new AdmissionLog(dir, 0));
     const [settled, running] = [reservation(1), reservation(2)];
-    journal.reservations.mark(settled);
-    journal.commitAdmissions();
-    expect(rows()).toEqual(["r1"]);
+    for (const record of [settled, running]) {
+      journal.admit(record);
+      journal.commitAdmissions();
+    }
     settled.gone = true;
-    for (const record of [settled, running]) journal.reservations.mark(record);
-    journal.commitAdmissions();
-    expect(rows()).toEqual(["r1", "r2"]);
+    journal.reservations.mark(settled);
+    expect(rows()).toEqual([]);
     expect(journal.isDirty).toBe(true);
+    // A process that is killed here has settled nothing.
+    const { db: copy, rows: absorbed } = setup();
+    absorb(copy, dir);
+    expect(absorbed()).toEqual(["r1", "r2"]);
     journal.commit();
     expect(rows()).toEqual(["r2"]);
     expect(journal.isDirty).toBe(false);
+    // And one that is killed now finds nothing more in the log.
+    absorb(db, dir);
+    expect(rows()).toEqual(["r2"]);
+  });
+
+  test("of admissions that the log does not take leaves nothing of them", () => {
+    const full: Pick<AdmissionLog, "append" | "isUsed"> = {
+      isUsed: false,
+      append() {
+        throw new Error("no space left");
+      },
+    };
+    const { journal, rows } = setup(full as AdmissionLog);
+    const refused = reservation(1);
+    journal.admit(refused);
+    refused.gone = true;
+    journal.commitAdmissions();
+    const another = reservation(2);
+    journal.admit(another);
+    expect(() => journal.commitAdmissions()).toThrow("no space left");
+    // Whoever asked undoes it; then nobody asks for it again.
+    another.gone = true;
+    journal.commitAdmissions();
+    journal.commit();
+    expect(rows()).toEqual([]);
   });
 
   test("takes out exactly the rows that are gone", () => {

@@ -1,11 +1,12 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import type { EpisodeEvent } from "../../core/store.ts";
+import type { AdmissionLog } from "./admission-log.ts";
 import { AuditLog } from "./audit-log.ts";
 import type { Stamp } from "./boot-clock.ts";
 import type { BindingRecord, BucketRecord, EpisodeRecord, ReservationRecord, Row } from "./records.ts";
 import { Table } from "./table.ts";
 
-/** Events kept per episode: the latest. */
+/** Events kept per episode: the latest. Rows, too: one that is written over ends that many before the one that takes its place. */
 export const EVENTS_KEPT = 256;
 /** Events that may wait for a disk that cannot be written; the oldest go first. */
 const EVENTS_WAITING = 10_000;
@@ -28,18 +29,24 @@ export class Journal {
   readonly bindings: Table<BindingRecord>;
   readonly audit: AuditLog;
   readonly #tables: readonly Written[];
-  readonly #admission: readonly Written[];
   readonly #db: DatabaseSync;
+  readonly #log: AdmissionLog | undefined;
   readonly #now: () => Moment;
   readonly #bootRow: number;
   #moment: Moment;
   #events: { episode: EpisodeRecord; event: EpisodeEvent }[] = [];
   #forgotten: number[] = [];
-  readonly #sql: Record<"begin" | "commit" | "rollback" | "addEvent" | "dropEvents" | "readEvents", StatementSync>;
+  /** Admissions of this turn. */
+  #admitted: ReservationRecord[] = [];
+  readonly #sql: Record<
+    "begin" | "commit" | "rollback" | "addEvent" | "dropEvents" | "readEvents" | "setEpoch",
+    StatementSync
+  >;
 
-  /** `now` is asked once a commit. */
-  constructor(db: DatabaseSync, now: () => Moment) {
+  /** `now` is asked once a commit. Without a log nothing outlives the process. */
+  constructor(db: DatabaseSync, now: () => Moment, log?: AdmissionLog) {
     this.#db = db;
+    this.#log = log;
     this.#now = now;
     this.#moment = now();
     this.#bootRow = bootRow(db, this.#moment.bootId);
@@ -48,15 +55,15 @@ export class Journal {
     this.reservations = new Table(db, "reservations", 8, reservationValues);
     this.bindings = new Table(db, "bindings", 7, bindingValues);
     this.#tables = [this.episodes, this.buckets, this.reservations, this.bindings];
-    this.#admission = [this.buckets, this.reservations];
     this.audit = new AuditLog(db);
     this.#sql = {
       begin: db.prepare("BEGIN IMMEDIATE"),
       commit: db.prepare("COMMIT"),
       rollback: db.prepare("ROLLBACK"),
-      addEvent: db.prepare("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?)"),
+      addEvent: db.prepare("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?)"),
       dropEvents: db.prepare("DELETE FROM events WHERE episode = ?"),
-      readEvents: db.prepare("SELECT seq, kind, at, data FROM events WHERE episode = ? AND seq > ? ORDER BY seq"),
+      setEpoch: db.prepare("UPDATE admission_log SET epoch = ?"),
+      readEvents: db.prepare("SELECT events FROM events WHERE episode = ? AND seq > ? ORDER BY seq"),
     };
   }
 
@@ -72,12 +79,9 @@ export class Journal {
 
   /** What the tables have, so without the events of this turn. */
   events(episode: EpisodeRecord, after: number): EpisodeEvent[] {
-    return this.#sql.readEvents.all(episode.row, after).map((row) => ({
-      seq: Number(row.seq),
-      kind: String(row.kind) as EpisodeEvent["kind"],
-      at: Number(row.at),
-      data: JSON.parse(String(row.data)) as EpisodeEvent["data"],
-    }));
+    const first = Math.max(after, episode.seq - EVENTS_KEPT) + 1;
+    const rows = this.#sql.readEvents.all(episode.row, first - 1);
+    return rows.flatMap((row) => JSON.parse(String(row.events)) as EpisodeEvent[]).filter(({ seq }) => seq >= first);
   }
 
   forgetEpisode(episode: EpisodeRecord): void {
@@ -87,19 +91,30 @@ export class Journal {
     this.audit.drop(episode.row);
   }
 
+  /** A reservation that is new. */
+  admit(reservation: ReservationRecord): void {
+    this.reservations.mark(reservation);
+    this.#admitted.push(reservation);
+  }
+
   /** Throws what SQLite throws; everything stays to be written by the next call. */
   commit(): void {
     this.#moment = this.#now();
+    this.#admitted = [];
+    const log = this.#log?.isUsed ? this.#log : undefined;
     this.#transaction(() => {
+      if (log) this.#sql.setEpoch.run(log.nextEpoch);
       for (const table of this.#tables) table.write();
-      for (const { episode, event } of this.#events) {
-        const { seq, kind, at, data } = event;
-        this.#sql.addEvent.run(episode.row, seq % EVENTS_KEPT, seq, kind, at, JSON.stringify(data));
+      for (const [{ row }, events] of Map.groupBy(this.#events, ({ episode }) => episode)) {
+        const kept = events.slice(-EVENTS_KEPT).map(({ event }) => event);
+        const seq = kept.at(-1)?.seq ?? 0;
+        this.#sql.addEvent.run(row, seq % EVENTS_KEPT, seq, JSON.stringify(kept));
       }
       this.audit.write();
       // After the events: an episode that came and went in one turn leaves none.
       for (const row of this.#forgotten) this.#sql.dropEvents.run(row);
     });
+    log?.restart();
     for (const table of this.#tables) table.written();
     this.audit.written();
     this.#events = [];
@@ -107,17 +122,22 @@ export class Journal {
   }
 
   /**
-   * As `commit`, but only what an admission to a known episode needs: its reservation, and what that refers to. The rest is whole without
-   * it: a settlement's two halves (less reserved, more spent) are both left to the next `commit`.
+   * As `commit`, but only the new reservations, whose buckets and episodes the tables have. The rest is whole without them: a settlement's two
+   * halves (less reserved, more spent) are both left to the next `commit`. Throws what the file system throws.
    */
   commitAdmissions(): void {
-    this.#transaction(() => {
-      for (const table of this.#admission) table.insert();
-    });
-    for (const table of this.#admission) table.inserted();
+    const admitted = this.#admitted.filter(({ gone }) => !gone);
+    this.#admitted = [];
+    try {
+      if (admitted.length > 0) this.#log?.append(admitted.map((record) => this.reservations.rowOf(record)));
+    } catch (error) {
+      this.reservations.prune();
+      throw error;
+    }
   }
 
   close(): void {
+    this.#log?.close();
     this.#db.close();
   }
 

@@ -106,7 +106,7 @@ export class Ledger {
       recovered: false,
     };
     this.#open.set(requestId, reservation);
-    this.#journal.reservations.mark(reservation);
+    this.#journal.admit(reservation);
     for (const { bucket } of limits) if (!bucket.stored) this.#journal.buckets.mark(bucket);
     return reservation;
   }

@@ -2,6 +2,7 @@ import type { DatabaseSync } from "node:sqlite";
 import type { Clock } from "../../lib/clock.ts";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
 import type { Logger } from "../../lib/logger.ts";
+import { AdmissionLog, absorb } from "./admission-log.ts";
 import { Bindings, MOST_BINDINGS } from "./bindings.ts";
 import type { BootClock } from "./boot-clock.ts";
 import { Commits } from "./commits.ts";
@@ -38,10 +39,13 @@ export function openEmbeddedStore(options: EmbeddedStoreOptions): EmbeddedStore 
   openDirectory(home.dir);
   const lock = lockDirectory(home.dir);
   let db: DatabaseSync | undefined;
+  let log: AdmissionLog | undefined;
   try {
     db = openDatabase(home.dir);
-    return build(db, () => lock.release(), options);
+    log = new AdmissionLog(home.dir, absorb(db, home.dir));
+    return build(db, () => lock.release(), options, log);
   } catch (error) {
+    log?.close();
     if (db?.isOpen) db.close();
     lock.release();
     if (error instanceof LLMPoolError) throw error;
@@ -51,12 +55,17 @@ export function openEmbeddedStore(options: EmbeddedStoreOptions): EmbeddedStore 
   }
 }
 
-function build(db: DatabaseSync, unlock: () => void, options: EmbeddedStoreOptions): EmbeddedStore {
+function build(
+  db: DatabaseSync,
+  unlock: () => void,
+  options: EmbeddedStoreOptions,
+  admissionLog?: AdmissionLog,
+): EmbeddedStore {
   const { clock, bootClock, random, log, sessionTTLSeconds } = options;
   const now = momentOf(clock, bootClock);
   const loaded = load(db, now());
   const { next } = loaded;
-  const journal = new Journal(db, now);
+  const journal = new Journal(db, now, admissionLog);
   const commits = new Commits(journal, clock, log);
   const ledger = new Ledger(journal, next);
   const episodes = new Episodes({ clock, journal, commits, ledger, nextRow: next.episode, most: MOST_EPISODES });

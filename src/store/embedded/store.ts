@@ -130,8 +130,9 @@ export class EmbeddedStore implements StateStore {
     const admission: Admission = { ok: true, reserved: tokens, instance, budgets: this.#views(limits) };
     if (episode) admission.episode = episodes.view(episode);
     const undoAll = () => undo.reverse().forEach((step) => void step());
-    if ((episode && !found) || bound?.durable) await commits.join(undoAll);
-    else if (reservation) await commits.joinAdmissions(undoAll);
+    const isKnown = (!episode || found) && !bound?.durable && limits.every(({ bucket }) => bucket.stored);
+    if (isKnown && reservation) await commits.joinAdmissions(undoAll);
+    else if (!isKnown) await commits.join(undoAll);
     return admission;
   }
 

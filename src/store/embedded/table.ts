@@ -31,19 +31,19 @@ export class Table<R extends Row> {
     (record.stored ? this.#changed : this.#fresh).push(record);
   }
 
-  /** Inside of a transaction; nothing is forgotten before `inserted`. */
-  insert(): void {
-    for (const record of this.#fresh) if (!record.gone) this.#insert.add(record.row, ...this.#values(record));
-    this.#insert.run();
+  /** All columns of a record, `row` first. */
+  rowOf(record: R): SQLInputValue[] {
+    return [record.row, ...this.#values(record)];
   }
 
-  /** Brings in all changes, the new records too; nothing is forgotten before `written`. */
+  /** Brings in all changes, inside of a transaction; nothing is forgotten before `written`. */
   write(): void {
-    this.insert();
+    for (const record of this.#fresh) if (!record.gone) this.#insert.add(...this.rowOf(record));
+    this.#insert.run();
     const gone: number[] = [];
     for (const record of this.#changed) {
       if (record.gone) gone.push(record.row);
-      else this.#replace.run(record.row, ...this.#values(record));
+      else this.#replace.run(...this.rowOf(record));
     }
     this.#deleteAll(gone);
   }
@@ -64,22 +64,15 @@ export class Table<R extends Row> {
     this.#fresh = this.#fresh.filter((record) => !record.gone);
   }
 
-  /** What `insert` did was committed. */
-  inserted(): void {
-    for (const record of this.#fresh) {
-      record.dirty = false;
-      record.stored = !record.gone;
-    }
-    this.#fresh = [];
-  }
-
   /** What `write` did was committed. */
   written(): void {
-    this.inserted();
-    for (const record of this.#changed) {
-      record.dirty = false;
-      record.stored = !record.gone;
+    for (const records of [this.#fresh, this.#changed]) {
+      for (const record of records) {
+        record.dirty = false;
+        record.stored = !record.gone;
+      }
     }
+    this.#fresh = [];
     this.#changed = [];
   }
 }
