@@ -282,6 +282,28 @@ describe("what is written", () => {
     }
   });
 
+  test("an admission to what is known is in its own log by then, and in the tables only if it lasts", async () => {
+    const store = await home.open();
+    const of = { claims: [KEY], episode: { id: "e", settings: SETTINGS } };
+    const [known, brief, long] = [ask(of), ask(of), ask(of)];
+    await store.admit(known);
+    const size = () => statSync(path("state.db-wal")).size;
+    const before = size();
+    for (const { requestId } of [brief, long]) {
+      await store.admit({ ...ask(of), requestId });
+      expect(readFileSync(path("admissions.log"), "utf8")).toContain(requestId);
+    }
+    expect(size()).toBe(before);
+    await store.settle(brief.requestId, usage(1));
+    await home.advance(COLLECT_MS);
+    expect(size()).toBeGreaterThan(before);
+    await store.close();
+    const db = new DatabaseSync(path("state.db"));
+    const rows = db.prepare("SELECT request_id AS id FROM reservations ORDER BY row").all();
+    db.close();
+    expect(rows.map(({ id }) => id)).toEqual([known.requestId, long.requestId]);
+  });
+
   test("settlements are collected, and in the log a moment later", async () => {
     await using store = await home.open();
     const size = () => statSync(path("state.db-wal")).size;

@@ -72,7 +72,8 @@ if (mode === "hold") {
     for (let n = 0; ; n++) {
       const requestId = `r${round}-${w}-${n}`;
       const episode = STORM_EPISODES[(w + n) % STORM_EPISODES.length] ?? "e0";
-      const session = `s${w}`;
+      // Of one episode: a turn of a known session is admitted by the log alone.
+      const session = `s${w}-${episode}`;
       say({ admit: requestId });
       const admission = await store.admit({
         requestId,
