@@ -16,12 +16,9 @@ export function claimsOf(plan: PoolPlan, caller: Caller, identity: Identity): Bu
   const roleLimit = role === undefined ? 0 : (roleTokens[role] ?? 0);
   if (role !== undefined && roleLimit > 0) {
     // Outside of an episode a role has the same number a day: leaving the episode out opens no fresh budget with each call.
-    claims.push({
-      scope: "role",
-      id: role,
-      limit: roleLimit,
-      ...(identity.episodeId === undefined ? { windowSeconds: DAY_SECONDS } : { episodeId: identity.episodeId }),
-    });
+    const { episodeId } = identity;
+    const claim = { scope: "role", id: role, limit: roleLimit } as const;
+    claims.push(episodeId === undefined ? { ...claim, windowSeconds: DAY_SECONDS } : { ...claim, episodeId });
   }
   if (poolTokensPerDay > 0) {
     claims.push({ scope: "pool", id: "pool", limit: poolTokensPerDay, windowSeconds: DAY_SECONDS });

@@ -99,7 +99,6 @@ export class EmbeddedStore implements StateStore {
     }
 
     const { tokens } = reserved;
-    const undo: (() => void)[] = [];
     const instance = session ? bindings.homeOf(session) : request.instance;
     const of: Pick<AdmitNote, "role" | "session"> = {};
     if (role !== undefined) of.role = role;
@@ -107,12 +106,10 @@ export class EmbeddedStore implements StateStore {
     const note = episode && { seq: 0, at: wall, instance, ...of };
     const hold = { requestId, tenant, instance, tokens, episode, at: wall, note };
     const reservation = limits.length > 0 ? ledger.hold(limits, hold) : undefined;
-    undo.push(() => {
-      if (reservation && ledger.find(requestId) === reservation) this.#release(reservation, null);
-    });
+    let added: { undo: () => void } | undefined;
     if (episode && note) {
       try {
-        if (!found) undo.push(episodes.add(episode).undo);
+        if (!found) added = episodes.add(episode);
       } catch (error) {
         if (reservation) ledger.settle(reservation, null);
         throw error;
@@ -123,16 +120,19 @@ export class EmbeddedStore implements StateStore {
       if (from !== undefined && from !== instance) {
         journal.audit.add(episode, wall, "rebind", { request: requestId, ...of, from, to: instance });
       }
-      undo.push(() => journal.audit.forget(requestId));
     }
     const bound = session && bindings.bind(session, instance);
-    if (bound?.durable) undo.push(bound.undo);
     const admission: Admission = { ok: true, reserved: tokens, instance, budgets: this.#views(limits) };
     if (episode) admission.episode = episodes.view(episode);
-    const undoAll = () => undo.reverse().forEach((step) => void step());
+    const undo = () => {
+      bound?.undo();
+      if (episode) journal.audit.forget(requestId);
+      added?.undo();
+      if (reservation && ledger.find(requestId) === reservation) this.#release(reservation, null);
+    };
     const isKnown = (!episode || found) && !bound?.durable && limits.every(({ bucket }) => bucket.stored);
-    if (isKnown && reservation) await commits.joinAdmissions(undoAll);
-    else if (!isKnown) await commits.join(undoAll);
+    if (isKnown && reservation) await commits.joinAdmissions(undo);
+    else if (!isKnown) await commits.join(undo);
     return admission;
   }
 
@@ -359,8 +359,9 @@ export class EmbeddedStore implements StateStore {
 
   /** All limits that apply: the episode's own first. */
   #limits(claims: readonly BudgetClaim[], tenant: string, episode: EpisodeRecord | undefined): BucketLimit[] {
-    const limits = claims.map((claim) => this.#parts.ledger.limitOf(claim, tenant, episode));
-    if (episode) limits.unshift({ bucket: episode.bucket, limit: episode.settings.budgetTokens });
+    const limits: BucketLimit[] = [];
+    if (episode) limits.push({ bucket: episode.bucket, limit: episode.settings.budgetTokens });
+    for (const claim of claims) limits.push(this.#parts.ledger.limitOf(claim, tenant, episode));
     return limits;
   }
 
