@@ -84,10 +84,10 @@ test("a last line that is not whole, or not what was written, never was; those b
   expect(recover()).toEqual(["r1", "r2"]);
 });
 
-test("what the disk did not take leaves no trace, and the next line takes its place", async () => {
+test("what cannot be written leaves no trace, and the next line takes its place", async () => {
   const { log, recover } = await setup();
   log.append([rowOf(1)]);
-  // No row is of this kind, and no JSON either.
+  // No JSON.
   expect(() => log.append([[1n]])).toThrow();
   log.append([rowOf(2)]);
   expect(recover()).toEqual(["r1", "r2"]);

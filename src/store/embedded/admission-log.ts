@@ -2,11 +2,15 @@ import { closeSync, constants, existsSync, openSync, readFileSync, writeSync } f
 import { join } from "node:path";
 import type { DatabaseSync, SQLInputValue } from "node:sqlite";
 import { crc32 } from "node:zlib";
+import { Insert } from "./insert.ts";
 
 /** Beside the database. */
 export const ADMISSION_LOG = "admissions.log";
 
-/** Rows of the table `reservations` that were made in one turn. */
+/** Of the table `reservations`. */
+const COLUMNS = 9;
+
+/** Rows of it that were made in one turn. */
 type Rows = readonly (readonly SQLInputValue[])[];
 
 /**
@@ -64,16 +68,15 @@ export function absorb(db: DatabaseSync, dir: string): number {
   const epoch = Number(db.prepare("SELECT epoch FROM admission_log").get()?.epoch);
   const file = join(dir, ADMISSION_LOG);
   const lines = existsSync(file) ? readFileSync(file, "utf8").split("\n") : [];
-  const rows: SQLInputValue[][] = [];
+  const reservations = new Insert(db, "reservations", COLUMNS);
   for (const line of lines) {
     const found = rowsOf(line, epoch);
     if (!found) break;
-    rows.push(...found);
+    for (const row of found) reservations.add(...row);
   }
   db.exec("BEGIN IMMEDIATE");
   try {
-    const insert = db.prepare("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
-    for (const row of rows) insert.run(...row);
+    reservations.run();
     db.prepare("UPDATE admission_log SET epoch = ?").run(epoch + 1);
     db.exec("COMMIT");
   } catch (error) {
