@@ -12,6 +12,7 @@ import { type Call, recordWrites } from "../support/audit.ts";
 import { eventually } from "../support/eventually.ts";
 import { fakeNode } from "../support/fake-nodes.ts";
 import { CRD, FAKE_H100 } from "../support/scaled.ts";
+import type { BenchContext } from "./bench.ts";
 
 const HANG_MS = 600_000;
 
@@ -31,7 +32,7 @@ export interface FakeCluster {
 export async function fakeCluster(
   stack: AsyncDisposableStack,
   nodes: number,
-  say: (line: string) => void,
+  { say, signal }: Pick<BenchContext, "say" | "signal">,
 ): Promise<FakeCluster> {
   const { home, facts, lacking } = await clusterForRun(process.env, process.pid, say);
   stack.defer(() => release(home, process.pid, say));
@@ -61,6 +62,7 @@ export async function fakeCluster(
 
   let made = 0;
   const empty = async (namespace: string) => {
+    if (signal.aborted) say("removes what it made");
     // A pool's objects go with it.
     for (const resource of [LLMPOOLS, RESOURCES.statefulSets, RESOURCES.deployments])
       await kubectl(["delete", resource.plural, "--all", "--namespace", namespace, "--wait=false"]);

@@ -61,14 +61,14 @@ export const operatorScale: Bench = {
     await using stack = new AsyncDisposableStack();
     say("builds the operator");
     const main = await built(context.dir);
-    const cluster = await fakeCluster(stack, Math.ceil(count / POOLS_PER_NODE), say);
+    const cluster = await fakeCluster(stack, Math.ceil(count / POOLS_PER_NODE), context);
     const floors: number[] = [];
     const made: number[] = [];
     const seen: Measured[] = [];
     for (let round = 0; round < rounds; round++) {
       signal.throwIfAborted();
       say(`round ${round + 1} of ${rounds}: the pods of ${count} pools by hand`);
-      floors.push(await byHand(cluster, count));
+      floors.push(await byHand(cluster, count, signal));
       say(`round ${round + 1} of ${rounds}: ${count} pools`);
       const measured = await withOperator(cluster, main, count, seconds, context);
       made.push(measured.readySeconds);
@@ -124,26 +124,27 @@ async function withOperator(
     // The first few tell what an edit costs with few; their writes are counted with all others.
     const writes = await cluster.recordWrites();
     const few = numbers.slice(0, FEW);
-    await forEach(few, (i) => client.create(poolOf(namespace, i, INSTANCES)));
-    await allAtRest(client, namespace, few.length);
-    const withFew = await edit(cluster, namespace, operator, few);
+    const make = (i: number) => client.create(poolOf(namespace, i, INSTANCES));
+    await forEach(few, make, signal);
+    await allAtRest(client, namespace, few.length, signal);
+    const withFew = await edit(cluster, namespace, operator, few, signal);
 
     const [began, cpuBefore] = [performance.now(), cpuMicros(operator.pid)];
-    await forEach(numbers.slice(few.length), (i) => client.create(poolOf(namespace, i, INSTANCES)));
-    const made = await allReady(client, namespace, count - few.length, began);
+    await forEach(numbers.slice(few.length), make, signal);
+    const made = await allReady(client, namespace, count - few.length, began, signal);
     const cpuSecondsPerPool = (cpuMicros(operator.pid) - cpuBefore) / 1e6 / (count - few.length);
-    await allAtRest(client, namespace, count);
+    await allAtRest(client, namespace, count, signal);
     const all = ofPools(await writes());
     say("edits");
-    const withMany = await edit(cluster, namespace, operator, numbers);
-    await allAtRest(client, namespace, count);
+    const withMany = await edit(cluster, namespace, operator, numbers, signal);
+    await allAtRest(client, namespace, count, signal);
 
     say("another operator");
     let peakMiB = operator.peakMiB();
     await operator.end();
     const again = await cluster.recordWrites();
     operator = await Operator.start(cluster, main, namespace, signal);
-    const restartSeconds = await operator.looked(count);
+    const restartSeconds = await operator.looked(count, signal);
     const restartWrites = ofPools(await again()).length;
 
     say(`${FLIPS_PER_SECOND} flips a second for ${seconds} s`);
@@ -152,8 +153,8 @@ async function withOperator(
     const depths = operator.watchDepth();
     const pods = await instancePods(client, namespace);
     const flips = seconds * FLIPS_PER_SECOND;
-    await flip(client, pods.slice(0, count), flips, FLIPS_PER_SECOND);
-    await allAtRest(client, namespace, count);
+    await flip(client, pods.slice(0, count), flips, FLIPS_PER_SECOND, signal);
+    await allAtRest(client, namespace, count, signal);
     const flipDepth = await depths();
     const told = ofPools(await storm());
     peakMiB = Math.max(peakMiB, operator.peakMiB());
@@ -180,9 +181,16 @@ async function withOperator(
 }
 
 /** Seconds until so many more pools than the first few are Ready, whatever is still to be told of them. */
-async function allReady(client: Client, namespace: string, count: number, began: number): Promise<number> {
-  await untilPodsReady(client, namespace, count + FEW);
-  await eventually("all are Ready", async () => (await readyPools(client, namespace)) === count + FEW, HANG_MS);
+async function allReady(
+  client: Client,
+  namespace: string,
+  count: number,
+  began: number,
+  signal: AbortSignal,
+): Promise<number> {
+  await untilPodsReady(client, namespace, count + FEW, signal);
+  const areAll = async () => (await readyPools(client, namespace)) === count + FEW;
+  await eventually("all are Ready", areAll, HANG_MS, signal);
   return (performance.now() - began) / 1000;
 }
 
@@ -196,7 +204,7 @@ async function readyPools(client: Client, namespace: string): Promise<number> {
 const pause = () => new Promise((resolve) => setTimeout(resolve, 500));
 
 /** Deployments of routers come last. */
-async function untilPodsReady(client: Client, namespace: string, pools: number): Promise<void> {
+async function untilPodsReady(client: Client, namespace: string, pools: number, signal: AbortSignal): Promise<void> {
   type Sized = KubeObject & { status?: { readyReplicas?: number } };
   const ready = async (kind: typeof RESOURCES.deployments | typeof RESOURCES.statefulSets, each: number) => {
     const { items } = await client.list<Sized>(kind, { namespace });
@@ -209,6 +217,7 @@ async function untilPodsReady(client: Client, namespace: string, pools: number):
       return (await ready(RESOURCES.statefulSets, INSTANCES)) && (await ready(RESOURCES.deployments, 1));
     },
     HANG_MS,
+    signal,
   );
 }
 
@@ -216,7 +225,7 @@ async function untilPodsReady(client: Client, namespace: string, pools: number):
 const PODS: readonly string[] = ["ServiceAccount", "StatefulSet", "Deployment"];
 
 /** Seconds until the pods of so many pools are Ready, whose objects are applied by hand. */
-async function byHand(cluster: FakeCluster, count: number): Promise<number> {
+async function byHand(cluster: FakeCluster, count: number, signal: AbortSignal): Promise<number> {
   const { client } = cluster;
   const namespace = await cluster.namespace();
   const settings = { images: defaultImages("0.0.0-bench"), operatorNamespace: namespace, podMonitors: false };
@@ -225,14 +234,17 @@ async function byHand(cluster: FakeCluster, count: number): Promise<number> {
     if (!checked.ok) throw new Error(JSON.stringify(checked.problems));
     return renderPool(checked.pool, planPool(checked.pool), settings).filter(({ kind }) => PODS.includes(kind));
   });
-  const began = performance.now();
-  await forEach(pools, async (objects) => {
+  const make = async (objects: KubeObject[]) => {
     for (const object of objects) await client.apply(object, { fieldManager: "bench" });
-  });
-  await untilPodsReady(client, namespace, count);
-  const seconds = (performance.now() - began) / 1000;
-  await cluster.empty(namespace);
-  return seconds;
+  };
+  try {
+    const began = performance.now();
+    await forEach(pools, make, signal);
+    await untilPodsReady(client, namespace, count, signal);
+    return (performance.now() - began) / 1000;
+  } finally {
+    await cluster.empty(namespace);
+  }
 }
 
 /** One edit after another, each of another pool when the one before is at rest, from the edit to the operator's first write of that pool; and how long its reconciles took. */
@@ -241,6 +253,7 @@ async function edit(
   namespace: string,
   operator: Operator,
   pools: readonly number[],
+  signal: AbortSignal,
 ) {
   const writes = await recordWrites();
   const before = operator.reconciles.length;
@@ -253,9 +266,10 @@ async function edit(
       "the edited pool is at rest",
       async () => isAllTold(await client.get<Pool>(LLMPOOLS, place), metadata.generation),
       HANG_MS,
+      signal,
     );
   }
-  await allAtRest(client, namespace, pools.length);
+  await allAtRest(client, namespace, pools.length, signal);
   const calls = await writes();
   const edits = calls.filter(({ resource, userAgent }) => resource.startsWith("llmpools") && userAgent === "bench");
   const toWrite = edits.map((one) => {
@@ -419,11 +433,12 @@ class Operator {
   }
 
   /** Seconds from its start until so many pools were looked at and no key waits. */
-  async looked(pools: number): Promise<number> {
+  async looked(pools: number, signal: AbortSignal): Promise<number> {
     await eventually(
       "each pool was looked at",
       async () => this.reconciles.length >= pools && (await this.#depth()) === 0,
       HANG_MS,
+      signal,
     );
     return (performance.now() - this.#began) / 1000;
   }

@@ -44,14 +44,14 @@ export const operator: Bench = {
     const pools: PoolRound[] = [];
     const floors: number[] = [];
     // Not counted: what a first start of everything reads from disk.
-    const { set } = await poolRound(chart);
+    const { set } = await poolRound(chart, signal);
     for (let round = 0; round < rounds; round++) {
       signal.throwIfAborted();
       say(`round ${round + 1} of ${rounds}`);
       // In turn first and second, so that what grows on the way favours neither.
-      if (round % 2 === 0) floors.push(await floorRound(chart, set));
-      pools.push(await poolRound(chart));
-      if (round % 2 === 1) floors.push(await floorRound(chart, set));
+      if (round % 2 === 0) floors.push(await floorRound(chart, set, signal));
+      pools.push(await poolRound(chart, signal));
+      if (round % 2 === 1) floors.push(await floorRound(chart, set, signal));
     }
     const of = (pick: (round: PoolRound) => number) => pools.map(pick);
     const ready = of(({ readyMs }) => readyMs);
@@ -89,7 +89,7 @@ function atMost(text: string, samples: number[], limit: number): Goal {
   return { text, measured, kept: measured.median <= limit };
 }
 
-async function poolRound(chart: InstalledChart): Promise<PoolRound> {
+async function poolRound(chart: InstalledChart, signal: AbortSignal): Promise<PoolRound> {
   const { client } = chart;
   const namespace = await chart.namespace();
   const place = { namespace, name: NAME };
@@ -103,7 +103,8 @@ async function poolRound(chart: InstalledChart): Promise<PoolRound> {
   };
   const began = performance.now();
   await client.create(pool);
-  await eventually("the pool is Ready", async () => isReady(await client.get<Pool>(LLMPOOLS, place)), HANG_MS);
+  const ready = async () => isReady(await client.get<Pool>(LLMPOOLS, place));
+  await eventually("the pool is Ready", ready, HANG_MS, signal);
   const readyMs = performance.now() - began;
   const writes = (await mine()).filter(({ resource }) => !resource.startsWith("events"));
   const objects = (await Promise.all([...OWNED, RESOURCES.secrets].map((kind) => client.list(kind, { namespace }))))
@@ -115,10 +116,10 @@ async function poolRound(chart: InstalledChart): Promise<PoolRound> {
   const before = (await mine()).length;
   const edited = performance.now();
   await client.merge(LLMPOOLS, place, { spec: { contextTokens: 512 } });
-  await eventually("the operator writes", async () => (await mine()).length > before, HANG_MS);
+  await eventually("the operator writes", async () => (await mine()).length > before, HANG_MS, signal);
   const firstWriteMs = performance.now() - edited;
   await client.delete(LLMPOOLS, place, { propagation: "Foreground" });
-  await gone(client, namespace);
+  await gone(client, namespace, signal);
   return { readyMs, firstWriteMs, writes: writes.length, objects, memoryMb, set };
 }
 
@@ -128,7 +129,7 @@ function isReady({ metadata, status }: Pool): boolean {
 }
 
 /** The same StatefulSet, without an operator that looks at it, with what its pods mount. */
-async function floorRound(chart: InstalledChart, { metadata, spec }: Set): Promise<number> {
+async function floorRound(chart: InstalledChart, { metadata, spec }: Set, signal: AbortSignal): Promise<number> {
   const { client } = chart;
   const namespace = await chart.namespace();
   const place = { namespace, name: metadata.name };
@@ -148,15 +149,16 @@ async function floorRound(chart: InstalledChart, { metadata, spec }: Set): Promi
     "all pods are Ready",
     async () => (await client.get<Set>(RESOURCES.statefulSets, place)).status?.readyReplicas === INSTANCES,
     HANG_MS,
+    signal,
   );
   const ms = performance.now() - began;
   await client.delete(RESOURCES.statefulSets, place, { propagation: "Foreground" });
-  await gone(client, namespace);
+  await gone(client, namespace, signal);
   return ms;
 }
 
 /** Before the next round begins, which the ends of these pods would slow down. */
-async function gone(client: Client, namespace: string): Promise<void> {
+async function gone(client: Client, namespace: string, signal: AbortSignal): Promise<void> {
   const left = async () => (await client.list(RESOURCES.pods, { namespace })).items.length;
-  await eventually("its pods are gone", async () => (await left()) === 0, HANG_MS);
+  await eventually("its pods are gone", async () => (await left()) === 0, HANG_MS, signal);
 }

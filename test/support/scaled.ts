@@ -35,17 +35,24 @@ export const poolOf = (namespace: string, i: number, instances: number): KubeObj
   },
 });
 
-/** Does it for each, several at once. */
-export async function forEach<T>(items: readonly T[], act: (item: T) => Promise<unknown>): Promise<void> {
+/** Does it for each, several at once. Rejects with the signal's reason when it is aborted. */
+export async function forEach<T>(
+  items: readonly T[],
+  act: (item: T) => Promise<unknown>,
+  signal?: AbortSignal,
+): Promise<void> {
   const left = items.values();
   const work = async () => {
-    for (const item of left) await act(item);
+    for (const item of left) {
+      signal?.throwIfAborted();
+      await act(item);
+    }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
 }
 
 /** Resolves when all these pools are Ready and at rest, and all is written that instances say of themselves. */
-export function allAtRest(client: Client, namespace: string, count: number): Promise<unknown> {
+export function allAtRest(client: Client, namespace: string, count: number, signal?: AbortSignal): Promise<unknown> {
   return eventually(
     `${count} pools at rest`,
     async () => {
@@ -56,6 +63,7 @@ export function allAtRest(client: Client, namespace: string, count: number): Pro
       return resting.length === count;
     },
     HANG_MS,
+    signal,
   );
 }
 
@@ -79,6 +87,7 @@ export async function flip(
   pods: readonly KubeObject[],
   times: number,
   perSecond: number,
+  signal?: AbortSignal,
 ): Promise<void> {
   const began = performance.now();
   const ready = new Map(pods.map((pod) => [pod, true]));
@@ -91,14 +100,18 @@ export async function flip(
     await client.request("PATCH", path, { body, contentType: "application/strategic-merge-patch+json" });
   };
   const numbers = Array.from({ length: times }, (_, i) => i);
-  await forEach(numbers, async (i) => {
-    const pod = pods[i % pods.length];
-    const early = perSecond === 0 ? 0 : began + (i / perSecond) * 1000 - performance.now();
-    if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
-    if (pod) await set(pod, !ready.get(pod));
-  });
+  await forEach(
+    numbers,
+    async (i) => {
+      const pod = pods[i % pods.length];
+      const early = perSecond === 0 ? 0 : began + (i / perSecond) * 1000 - performance.now();
+      if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
+      if (pod) await set(pod, !ready.get(pod));
+    },
+    signal,
+  );
   // All: of two that were on their way at once, either may have come last.
-  await forEach(pods, (pod) => set(pod, true));
+  await forEach(pods, (pod) => set(pod, true), signal);
 }
 
 /** Writes of operators: of leases and events apart, which are no pool's. */
