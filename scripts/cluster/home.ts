@@ -40,12 +40,14 @@ export interface Network {
 }
 
 export function networkOf({ slot }: Home): Network {
+  // 4,094 Services: a pool takes one address.
+  const services = `10.${208 + (slot >> 4)}.${(slot & 15) << 4}`;
   return {
     link: `llmpool${slot}`,
     host: `10.197.${slot}.1`,
     node: `10.197.${slot}.2`,
     pods: `10.199.${slot}.0/24`,
-    services: `10.198.${slot}.0/24`,
-    api: `10.198.${slot}.1`,
+    services: `${services}.0/20`,
+    api: `${services}.1`,
   };
 }
