@@ -196,12 +196,12 @@ async function allReady(
 
 async function readyPools(client: Client, namespace: string): Promise<number> {
   const { rows } = await client.table(LLMPOOLS, { namespace });
-  await pause();
+  await pause(rows.length);
   return rows.filter(({ cells }) => cells.includes("Ready")).length;
 }
 
-/** Looks seldom: what looks costs the same cores. */
-const pause = () => new Promise((resolve) => setTimeout(resolve, 500));
+/** Looks seldom, the more there is the less often: what looks costs the same cores. */
+const pause = (pools: number) => new Promise((resolve) => setTimeout(resolve, Math.max(500, 5 * pools)));
 
 /** Deployments of routers come last. */
 async function untilPodsReady(client: Client, namespace: string, pools: number, signal: AbortSignal): Promise<void> {
@@ -213,7 +213,7 @@ async function untilPodsReady(client: Client, namespace: string, pools: number, 
   await eventually(
     "all pods are Ready",
     async () => {
-      await pause();
+      await pause(pools);
       return (await ready(RESOURCES.statefulSets, INSTANCES)) && (await ready(RESOURCES.deployments, 1));
     },
     HANG_MS,
