@@ -289,6 +289,13 @@ describe("a pool", () => {
     });
   });
 
+  test("is not complete while an object cannot be made, and says which", () => {
+    const problems = [{ reason: "ApplyFailed" as const, message: "Service apex: range is full" }];
+    const status = look({ pods: [READY], input: { problems } });
+    expect(judged(status)).toMatchObject({ Ready: "False ApplyFailed", Progressing: "False ApplyFailed" });
+    expect(messageOf(status, "Progressing")).toBe("Service apex: range is full");
+  });
+
   test("whose object is somebody else's is stuck on that, whatever else is wrong", () => {
     const problems = [
       { reason: "ApplyFailed" as const, message: "quota" },

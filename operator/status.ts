@@ -147,7 +147,10 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
     judgeSchedulable(rows, otherPods, input.fits, input.words),
     moving
       ? { type: "Progressing", status: "True", ...moving }
-      : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
+      : problem
+        ? // It is tried again, but nothing says that this will help.
+          { type: "Progressing", status: "False", reason: problem.reason, message: problem.message }
+        : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
     ...(moving && !stalled ? [{ type: "Reconciling", status: "True", ...moving } as const] : []),
     ...(stalled ? [{ ...stalled, type: "Stalled", status: "True" } as const] : []),
   ];
