@@ -1,23 +1,19 @@
 import { isDeepStrictEqual } from "node:util";
-import { expect, onTestFinished } from "vitest";
+import { expect } from "vitest";
 import { OWNED } from "../../operator/kinds.ts";
-import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES } from "../../src/kube/resource.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import { nameOfWrite } from "../support/fault-proxy.ts";
 import { OperatedNamespace, type Outcome } from "../support/operated-namespace.ts";
-import { World } from "../support/world.ts";
+import { worldOf } from "../support/world.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
 
 async function ground() {
-  await cluster.addFakeNodes({ count: 2 });
-  const real = fromKubeconfig(cluster.kubeconfig);
-  const world = await World.watch(real);
-  onTestFinished(() => world.close());
+  const { real, world } = await worldOf(cluster, 2);
   return { real, world };
 }
 

@@ -1,8 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
-import { expect, onTestFinished } from "vitest";
+import { expect } from "vitest";
 import { LLMPOOLS } from "../../operator/kinds.ts";
 import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
-import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import { controllerOf, type KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES } from "../../src/kube/resource.ts";
 import { clusterForTests } from "../support/cluster.ts";
@@ -11,17 +10,14 @@ import type { Seen } from "../support/fake-kube.ts";
 import { nameOfWrite, type ProxyFault } from "../support/fault-proxy.ts";
 import { OperatedNamespace } from "../support/operated-namespace.ts";
 import { stub } from "../support/pools.ts";
-import { World } from "../support/world.ts";
+import { type World, worldOf } from "../support/world.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
 
 /** So many namespaces, each with an operator that leads behind a proxy of its own. */
 async function operated(count: number): Promise<{ world: World; lanes: OperatedNamespace[] }> {
-  await cluster.addFakeNodes({ count: 1 });
-  const real = fromKubeconfig(cluster.kubeconfig);
-  const world = await World.watch(real);
-  onTestFinished(() => world.close());
+  const { real, world } = await worldOf(cluster, 1);
   const lanes = await Promise.all(Array.from({ length: count }, () => OperatedNamespace.make(cluster, real, world)));
   await Promise.all(lanes.map((lane) => lane.operate()));
   return { world, lanes };

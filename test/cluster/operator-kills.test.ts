@@ -1,12 +1,11 @@
 import { isDeepStrictEqual } from "node:util";
-import { expect, onTestFinished } from "vitest";
-import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
+import { expect } from "vitest";
 import type { Lease } from "../../src/kube/lease.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { eventually } from "../support/eventually.ts";
 import type { Seen } from "../support/fake-kube.ts";
 import { OperatedNamespace, type Outcome } from "../support/operated-namespace.ts";
-import { World } from "../support/world.ts";
+import { worldOf } from "../support/world.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
@@ -47,10 +46,7 @@ interface Reference extends Outcome {
 cluster.ownTest(
   "killed before and after each write of a pool's life, the operator ends where an undisturbed one does, and makes nothing twice",
   async () => {
-    await cluster.addFakeNodes({ count: 2 });
-    const real = fromKubeconfig(cluster.kubeconfig);
-    const world = await World.watch(real);
-    onTestFinished(() => world.close());
+    const { real, world } = await worldOf(cluster, 2);
     const lanes = await Promise.all(Array.from({ length: LANES }, () => OperatedNamespace.make(cluster, real, world)));
     await Promise.all(lanes.map((lane) => lane.operate()));
 
@@ -123,10 +119,7 @@ const SIDES = ["before", "after"] as const;
 cluster.ownTest(
   "killed before and after each write of its Lease while a pool changes, the operator is followed by one that ends the change",
   async () => {
-    await cluster.addFakeNodes({ count: 2 });
-    const real = fromKubeconfig(cluster.kubeconfig);
-    const world = await World.watch(real);
-    onTestFinished(() => world.close());
+    const { real, world } = await worldOf(cluster, 2);
     const made = async () => {
       const lane = await OperatedNamespace.make(cluster, real, world);
       await lane.operate();

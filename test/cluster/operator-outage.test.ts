@@ -11,7 +11,7 @@ import { PodInstances } from "../support/pod-instances.ts";
 import { podRouter, routerKubeconfig } from "../support/pod-router.ts";
 import { operate, type Pool, pools, stub } from "../support/pools.ts";
 import { forEach, nameOf } from "../support/scaled.ts";
-import { World } from "../support/world.ts";
+import { type World, worldOf } from "../support/world.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
@@ -38,10 +38,7 @@ const numbers = Array.from({ length: POOLS }, (_, i) => i);
 cluster.ownTest(
   "an API server that was away is asked less than fifty times a second when it is back, and all is as before",
   async () => {
-    await cluster.addFakeNodes({ count: 2 });
-    const real = fromKubeconfig(cluster.kubeconfig);
-    const world = await World.watch(real);
-    onTestFinished(() => world.close());
+    const { real, world } = await worldOf(cluster, 2);
     await Promise.all(
       Object.entries(OUTAGES).map(async ([name, { away, edited }]) => {
         const lane = await OperatedNamespace.make(cluster, real, world);

@@ -1,6 +1,5 @@
-import { expect, onTestFinished } from "vitest";
+import { expect } from "vitest";
 import { LLMPOOLS } from "../../operator/kinds.ts";
-import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { clusterForTests } from "../support/cluster.ts";
 import { conditionOf } from "../support/conditions.ts";
@@ -8,7 +7,7 @@ import { eventually } from "../support/eventually.ts";
 import type { Asked } from "../support/fault-proxy.ts";
 import { OperatedNamespace } from "../support/operated-namespace.ts";
 import { type Pool, stub } from "../support/pools.ts";
-import { World } from "../support/world.ts";
+import { worldOf } from "../support/world.ts";
 
 const cluster = await clusterForTests();
 cluster.installCrd();
@@ -42,10 +41,7 @@ const isWrite = ({ method, path }: Asked) => method !== "GET" && !path.includes(
 cluster.ownTest(
   "an operator whose pools are at rest writes nothing by its own timers, for as long as it is watched",
   async () => {
-    await cluster.addFakeNodes({ count: 2 });
-    const real = fromKubeconfig(cluster.kubeconfig);
-    const world = await World.watch(real);
-    onTestFinished(() => world.close());
+    const { real, world } = await worldOf(cluster, 2);
     const lane = await OperatedNamespace.make(cluster, real, world);
     await lane.operate();
     const theirs = { name: "taken", namespace: lane.name };

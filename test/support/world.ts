@@ -1,3 +1,4 @@
+import { onTestFinished } from "vitest";
 import { LLMPOOLS, OWNED } from "../../operator/kinds.ts";
 import { MANAGER } from "../../operator/render/names.ts";
 import { LABELS } from "../../src/api/names.ts";
@@ -5,10 +6,12 @@ import { Client } from "../../src/kube/client.ts";
 import { Connection } from "../../src/kube/connection.ts";
 import type { Credentials } from "../../src/kube/credentials.ts";
 import { Informer } from "../../src/kube/informer.ts";
+import { fromKubeconfig } from "../../src/kube/kubeconfig.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
 import { RESOURCES, selectorOf } from "../../src/kube/resource.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { silentLogger } from "../../src/lib/logger.ts";
+import type { TestCluster } from "./cluster.ts";
 
 type Watched = Informer<KubeObject, "namespace">;
 
@@ -136,6 +139,15 @@ export class World implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Fake nodes, and a view of everything on them; both go after the test. `real`: who sees all and may do all. */
+export async function worldOf(cluster: TestCluster, nodes: number): Promise<{ real: Credentials; world: World }> {
+  await cluster.addFakeNodes({ count: nodes });
+  const real = fromKubeconfig(cluster.kubeconfig);
+  const world = await World.watch(real);
+  onTestFinished(() => world.close());
+  return { real, world };
 }
 
 function nameOf({ kind, metadata: { name, labels } }: KubeObject): string {
