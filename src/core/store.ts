@@ -57,7 +57,7 @@ export interface StateStore {
   heartbeatDuty(): boolean;
 
   /** What this router knows of the session: enough to place a request, since `admit` confirms it. */
-  binding(tenant: string, sessionKey: string): Promise<Binding | undefined>;
+  binding(tenant: string, sessionKey: string): Binding | undefined;
   bindings(tenant: string): Promise<Binding[]>;
   /**
    * The request goes to another instance than the one it was admitted for: after a crash that one must be asked what it cost, and its

@@ -16,6 +16,8 @@ export class NoConnectionError extends Error {
 const READ_BYTES = 16 * 1024;
 /** Up to this size head and body leave in one piece, in bytes: copying costs less than a second write. */
 const ONE_PIECE_BYTES = 16 * 1024;
+/** Where they are put together. What the kernel takes at once, as it mostly does, needs no memory of its own. */
+let desk = Buffer.allocUnsafeSlow(ONE_PIECE_BYTES);
 const UNSAFE = /[^\x20-\x7e]/;
 
 /**
@@ -226,16 +228,16 @@ class Connection {
     const { head, body } = request;
     if (!body) {
       this.#socket.write(head, "latin1");
-    } else if (body.length > ONE_PIECE_BYTES) {
+    } else if (head.length + body.length > ONE_PIECE_BYTES) {
       this.#socket.cork();
       this.#socket.write(head, "latin1");
       this.#socket.write(body);
       this.#socket.uncork();
     } else {
-      const whole = Buffer.allocUnsafe(head.length + body.length);
-      whole.write(head, 0, "latin1");
-      whole.set(body, head.length);
-      this.#socket.write(whole);
+      desk.write(head, 0, "latin1");
+      desk.set(body, head.length);
+      this.#socket.write(desk.subarray(0, head.length + body.length));
+      if (this.#socket.writableLength > 0) desk = Buffer.allocUnsafeSlow(ONE_PIECE_BYTES);
     }
   }
 

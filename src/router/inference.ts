@@ -90,7 +90,7 @@ export class Inference {
     if (identity.sessionId !== undefined) call.answer.served.session = identity.sessionId;
     const session = sessionOf(caller, identity);
     if (session) {
-      session.bound = (await store.binding(caller.tenant, session.binding.key))?.instance;
+      session.bound = store.binding(caller.tenant, session.binding.key)?.instance;
       mustLiveThere(session, identity);
     }
     const chosen = seats.choose(identity, session?.bound);

@@ -57,7 +57,7 @@ test("kill -9 in a storm of admissions and settlements loses nothing that was ac
     for (const [id, { tokens, episode, session }] of book.admitted) {
       if (!book.settling.has(id)) expect(open.get(id), `admitted: ${id}`).toMatchObject({ tokens, episodeId: episode });
       expect((await store.episode("t", episode))?.state).toBe("active");
-      expect(await store.binding("t", session)).toBeDefined();
+      expect(store.binding("t", session)).toBeDefined();
     }
     for (const id of open.keys()) expect(book.tried.has(id), `never asked for: ${id}`).toBe(true);
 

@@ -547,8 +547,8 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
 
       test("a session is bound with its admission and is its tenant's alone", async () => {
         await admit(ask({ session: { ...session("s"), episodeId: "e" } }));
-        expect(await store.binding("t", "s")).toEqual({ ...session("s"), episodeId: "e", lastUsedAt: home.wall() });
-        expect(await store.binding("u", "s")).toBeUndefined();
+        expect(store.binding("t", "s")).toEqual({ ...session("s"), episodeId: "e", lastUsedAt: home.wall() });
+        expect(store.binding("u", "s")).toBeUndefined();
         expect(await store.dropBinding("u", "s")).toBe(false);
         expect(await store.bindings("u")).toEqual([]);
         expect(await store.dropBinding("t", "s")).toBe(true);
@@ -569,7 +569,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         // This one knows where it was, and has a reason.
         const moved = { ...session("s", "2"), boundTo: "1" };
         expect(await admit(ask({ claims: [KEY], session: moved }))).toMatchObject({ instance: "2" });
-        expect((await store.binding("t", "s"))?.instance).toBe("2");
+        expect(store.binding("t", "s")?.instance).toBe("2");
         expect(await store.sessionCounts()).toEqual(new Map([["2", 1]]));
       });
 
@@ -578,7 +578,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         await admit(request);
         await admit(ask({ session: session("r", "1") }));
         await store.rebind(request.requestId, { instance: "2" }, session("s"));
-        expect((await store.binding("t", "s"))?.instance).toBe("2");
+        expect(store.binding("t", "s")?.instance).toBe("2");
         expect(await store.openReservations()).toMatchObject([{ instance: "2" }]);
         expect(await store.sessionCounts()).toEqual(
           new Map([
@@ -597,7 +597,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         expect((await store.bindings("t")).map((b) => b.id)).toEqual(["s"]);
         await home.advance(3_600_000);
         expect(await store.bindings("t")).toEqual([]);
-        expect(await store.binding("t", "s")).toBeUndefined();
+        expect(store.binding("t", "s")).toBeUndefined();
       });
     });
 
@@ -744,7 +744,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         () => store.settle("req", null),
         () => store.episodes("t"),
         () => store.startEpisode("t", { settings: SETTINGS }),
-        () => store.binding("t", "s"),
+        async () => store.binding("t", "s"),
         () => store.budget(KEY, "t"),
         () => store.openReservations(),
       ]) {

@@ -33,16 +33,20 @@ function reservation(row: number, tokens = 1): ReservationRecord {
   };
 }
 
+function end(journal: Journal, record: ReservationRecord): void {
+  record.gone = true;
+  journal.reservations.mark(record);
+}
+
 describe("a commit", () => {
   test("writes the last state of each record, and nothing for one that came and went", () => {
     const { journal, rows } = setup();
     const [kept, gone] = [reservation(1), reservation(2)];
     for (const record of [kept, gone]) journal.reservations.mark(record);
-    gone.gone = true;
+    end(journal, gone);
     journal.commit();
     expect(rows()).toEqual(["r1"]);
-    kept.gone = true;
-    journal.reservations.mark(kept);
+    end(journal, kept);
     expect(journal.isDirty).toBe(true);
     journal.commit();
     expect(rows()).toEqual([]);
@@ -57,8 +61,7 @@ describe("a commit", () => {
       journal.admit(record);
       journal.commitAdmissions();
     }
-    settled.gone = true;
-    journal.reservations.mark(settled);
+    end(journal, settled);
     expect(rows()).toEqual([]);
     expect(journal.isDirty).toBe(true);
     // A process that is killed here has settled nothing.
@@ -83,13 +86,13 @@ describe("a commit", () => {
     const { journal, rows } = setup(full as AdmissionLog);
     const refused = reservation(1);
     journal.admit(refused);
-    refused.gone = true;
+    end(journal, refused);
     journal.commitAdmissions();
     const another = reservation(2);
     journal.admit(another);
     expect(() => journal.commitAdmissions()).toThrow("no space left");
     // Whoever asked undoes it; then nobody asks for it again.
-    another.gone = true;
+    end(journal, another);
     journal.commitAdmissions();
     journal.commit();
     expect(rows()).toEqual([]);
@@ -103,8 +106,7 @@ describe("a commit", () => {
     for (const row of [12, 3, 1, 2, 7, 9, 8]) {
       const record = all[row - 1];
       if (!record) continue;
-      record.gone = true;
-      journal.reservations.mark(record);
+      end(journal, record);
     }
     journal.commit();
     expect(rows()).toEqual(["r4", "r5", "r6", "r10", "r11"]);
@@ -116,7 +118,7 @@ describe("a commit", () => {
     for (const record of [good, bad]) journal.reservations.mark(record);
     expect(() => journal.commit()).toThrow();
     expect(rows()).toEqual([]);
-    bad.gone = true;
+    end(journal, bad);
     journal.commit();
     expect(rows()).toEqual(["r1"]);
   });
@@ -125,7 +127,7 @@ describe("a commit", () => {
     const { journal } = setup();
     const brief = reservation(1);
     journal.reservations.mark(brief);
-    brief.gone = true;
+    end(journal, brief);
     journal.buckets.mark({
       ...newRow(1),
       ...{ scope: "key", tenant: "", id: "k", episodeRow: null, windowSeconds: 0, window: 0.5, spent: 0, reserved: 0 },

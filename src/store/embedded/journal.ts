@@ -128,12 +128,7 @@ export class Journal {
   commitAdmissions(): void {
     const admitted = this.#admitted.filter(({ gone }) => !gone);
     this.#admitted = [];
-    try {
-      if (admitted.length > 0) this.#log?.append(admitted.map((record) => this.reservations.rowOf(record)));
-    } catch (error) {
-      this.reservations.prune();
-      throw error;
-    }
+    if (admitted.length > 0) this.#log?.append(admitted.map((record) => this.reservations.rowOf(record)));
   }
 
   close(): void {
@@ -149,7 +144,6 @@ export class Journal {
     } catch (error) {
       // Some errors (a full disk) have rolled back by themselves.
       if (this.#db.isTransaction) this.#sql.rollback.run();
-      for (const table of this.#tables) table.prune();
       this.audit.unwritten();
       throw error;
     }

@@ -94,7 +94,7 @@ export class Ledger {
       row: this.#nextReservation++,
       gone: false,
       stored: false,
-      dirty: false,
+      place: -1,
       requestId,
       tenant,
       instance,

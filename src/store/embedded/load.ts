@@ -124,7 +124,7 @@ function bindingOf(c: Columns, now: Moment): BindingRecord {
 }
 
 function storedRow(c: Columns): Row {
-  return { row: num(c.row), gone: false, stored: true, dirty: false };
+  return { row: num(c.row), gone: false, stored: true, place: -1 };
 }
 
 function num(value: unknown): number {

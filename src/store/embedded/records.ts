@@ -1,22 +1,21 @@
 import type { Bucket, Charge } from "../../core/budget.ts";
 import type { Life } from "../../core/episode.ts";
 import type { Binding, BudgetView, EpisodeSettings } from "../../core/store.ts";
+import type { Bagged } from "../../lib/bag.ts";
 import type { AdmitNote, AuditTail } from "./audit-log.ts";
 
-/** What memory holds of one row of a table. Memory is the truth; the journal makes the table follow. */
-export interface Row {
+/** What memory holds of one row of a table. Memory is the truth; the journal makes the table follow. `place`: among those that wait for that. */
+export interface Row extends Bagged {
   /** Its key in the table: never used twice. */
   readonly row: number;
   /** Not to be in the table any more. */
   gone: boolean;
   /** In the table now. */
   stored: boolean;
-  /** Waits to be written. */
-  dirty: boolean;
 }
 
 export function newRow(row: number): Row {
-  return { row, gone: false, stored: false, dirty: false };
+  return { row, gone: false, stored: false, place: -1 };
 }
 
 export interface BucketRecord extends Row, Bucket {

@@ -261,7 +261,7 @@ export class EmbeddedStore implements StateStore {
     return this.#parts.commits.listen(listener);
   }
 
-  async binding(tenant: string, sessionKey: string): Promise<Binding | undefined> {
+  binding(tenant: string, sessionKey: string): Binding | undefined {
     this.#mustBeOpen();
     return this.#parts.bindings.find(tenant, sessionKey)?.value;
   }

@@ -1,4 +1,5 @@
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
+import { Bag } from "../../lib/bag.ts";
 import { Insert } from "./insert.ts";
 import type { Row } from "./records.ts";
 
@@ -9,9 +10,9 @@ export class Table<R extends Row> {
   readonly #delete: StatementSync;
   readonly #values: (record: R) => SQLInputValue[];
   /** Records that the table does not have. */
-  #fresh: R[] = [];
+  readonly #fresh = new Bag<R>();
   /** Those that it has, as they were. */
-  #changed: R[] = [];
+  readonly #changed = new Bag<R>();
 
   /** `values` are all columns but the first, which is `row`. */
   constructor(db: DatabaseSync, name: string, columns: number, values: (record: R) => SQLInputValue[]) {
@@ -22,13 +23,15 @@ export class Table<R extends Row> {
   }
 
   get isDirty(): boolean {
-    return this.#fresh.length > 0 || this.#changed.length > 0;
+    return this.#fresh.size > 0 || this.#changed.size > 0;
   }
 
+  /** It is new, changed or gone. What comes and goes between two commits is never written, and not kept until then. */
   mark(record: R): void {
-    if (record.dirty) return;
-    record.dirty = true;
-    (record.stored ? this.#changed : this.#fresh).push(record);
+    if (record.stored) {
+      if (record.place < 0) this.#changed.add(record);
+    } else if (record.gone) this.#fresh.delete(record);
+    else if (record.place < 0) this.#fresh.add(record);
   }
 
   /** All columns of a record, `row` first. */
@@ -38,10 +41,10 @@ export class Table<R extends Row> {
 
   /** Brings in all changes, inside of a transaction; nothing is forgotten before `written`. */
   write(): void {
-    for (const record of this.#fresh) if (!record.gone) this.#insert.add(...this.rowOf(record));
+    for (const record of this.#fresh.list()) this.#insert.add(...this.rowOf(record));
     this.#insert.run();
     const gone: number[] = [];
-    for (const record of this.#changed) {
+    for (const record of this.#changed.list()) {
       if (record.gone) gone.push(record.row);
       else this.#replace.run(...this.rowOf(record));
     }
@@ -59,20 +62,13 @@ export class Table<R extends Row> {
     }
   }
 
-  /** It was not committed: forgets what came and went in the meantime, so that a disk that stays full fills no memory. */
-  prune(): void {
-    this.#fresh = this.#fresh.filter((record) => !record.gone);
-  }
-
   /** What `write` did was committed. */
   written(): void {
     for (const records of [this.#fresh, this.#changed]) {
-      for (const record of records) {
-        record.dirty = false;
+      for (const record of records.list()) {
+        records.delete(record);
         record.stored = !record.gone;
       }
     }
-    this.#fresh = [];
-    this.#changed = [];
   }
 }

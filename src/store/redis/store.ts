@@ -266,7 +266,7 @@ export class RedisStore implements StateStore {
     return this.#duty && this.#parts.clock.now() - this.#renewedAt < DUTY_MS;
   }
 
-  async binding(tenant: string, sessionKey: string): Promise<Binding | undefined> {
+  binding(tenant: string, sessionKey: string): Binding | undefined {
     this.#parts.link.mustBeOpen();
     return this.#parts.known.find(tenant, sessionKey);
   }
