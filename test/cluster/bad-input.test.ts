@@ -58,8 +58,10 @@ cluster.ownTest(
     const pool = await untilCondition(namespace, "Ready", "False", "ApplyFailed");
     expect(conditionOf(pool, "Ready")?.message).toMatch(/^NetworkPolicy apex: .*exceeded quota: none/);
     await untilCondition(namespace, "InstancesReady", "True");
+    await untilCondition(namespace, "Progressing", "False", "ApplyFailed");
     await cluster.kubectl(["delete", "resourcequota", "none", "--namespace", namespace]);
     await untilCondition(namespace, "Ready", "True");
+    await untilCondition(namespace, "Progressing", "False", "Complete");
   },
   200_000,
 );
