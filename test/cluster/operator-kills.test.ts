@@ -103,7 +103,8 @@ const LEASE_WRITES: Record<
       await lane.edit(change);
       lane.start();
     },
-    is: ({ method }) => method === "PUT",
+    // No renewal by the one before, which may still be on its way.
+    is: ({ method, body }) => method === "PUT" && ((JSON.parse(body) as Lease).spec?.leaseTransitions ?? 0) > 0,
   },
   "a renewal": { begin: (lane) => lane.edit(change), is: ({ method }) => method === "PUT" },
   "giving it up": {
