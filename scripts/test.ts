@@ -129,7 +129,8 @@ async function vitest(paths: string[]): Promise<Tally> {
   try {
     const file = join(dir, "report.json");
     const entry = join(root, "node_modules/vitest/vitest.mjs");
-    const args = [entry, "run", "--passWithNoTests", "--reporter=json", `--outputFile=${file}`, ...paths.map(rooted)];
+    const reporters = [`--reporter=${join(root, "scripts/diffs.ts")}`, "--reporter=json", `--outputFile.json=${file}`];
+    const args = [entry, "run", "--passWithNoTests", ...reporters, ...paths.map(rooted)];
     const output = await run(process.execPath, args);
     const report = await readFile(file, "utf8").then(
       (text) => JSON.parse(text) as Report,

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from "node:util";
-import { onTestFinished } from "vitest";
+import { expect, onTestFinished } from "vitest";
 import { LLMPOOLS } from "../../operator/kinds.ts";
 import { MANAGER } from "../../operator/render/names.ts";
 import type { LLMPoolStatus } from "../../src/api/llmpool.ts";
@@ -211,8 +211,9 @@ export class OperatedNamespace {
   async becomes({ state }: Outcome): Promise<void> {
     try {
       await eventually("the end of the undisturbed run", () => isDeepStrictEqual(this.outcome().state, state));
-    } catch (cause) {
-      throw new Error(`not as after the undisturbed run: ${differences(this.outcome().state, state)}`, { cause });
+    } catch (error) {
+      expect(this.outcome().state).toEqual(state);
+      throw error;
     }
   }
 
@@ -246,14 +247,4 @@ function podDeletion({ method, path, body }: Seen): string[] {
   if (method !== "DELETE" || name === undefined) return [];
   const { preconditions } = JSON.parse(body) as { preconditions?: { uid?: string } };
   return [`${name} ${preconditions?.uid ?? "whoever has the name"}`];
-}
-
-/** What is not the same, as JSON; a report shows no more of a failure than its message. */
-function differences(is: Outcome["state"], wanted: Outcome["state"]): string {
-  const names = new Set([...Object.keys(is), ...Object.keys(wanted)]);
-  const text = (value: unknown) => JSON.stringify(value) ?? "nothing";
-  return [...names]
-    .filter((name) => !isDeepStrictEqual(is[name], wanted[name]))
-    .map((name) => `\n${name} is ${text(is[name])}\n  instead of ${text(wanted[name])}`)
-    .join("");
 }
