@@ -139,18 +139,17 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
       ? // The instances of before serve on, and those that are wanted cannot be made.
         (model.status === "False" || isDenied(model.reason)) && model
       : ready;
+  // What cannot be made is tried again, but nothing says that this will help.
+  const settled = problem
+    ? { reason: problem.reason, message: problem.message }
+    : { reason: "Complete" as const, message: "everything is as the spec wants it" };
   return [
     ready,
     instances,
     router,
     model,
     judgeSchedulable(rows, otherPods, input.fits, input.words),
-    moving
-      ? { type: "Progressing", status: "True", ...moving }
-      : problem
-        ? // It is tried again, but nothing says that this will help.
-          { type: "Progressing", status: "False", reason: problem.reason, message: problem.message }
-        : { type: "Progressing", status: "False", reason: "Complete", message: "everything is as the spec wants it" },
+    moving ? { type: "Progressing", status: "True", ...moving } : { type: "Progressing", status: "False", ...settled },
     ...(moving && !stalled ? [{ type: "Reconciling", status: "True", ...moving } as const] : []),
     ...(stalled ? [{ ...stalled, type: "Stalled", status: "True" } as const] : []),
   ];
