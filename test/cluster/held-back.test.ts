@@ -12,17 +12,12 @@ import { worldOf } from "../support/world.ts";
 const cluster = await clusterForTests();
 cluster.installCrd();
 
-async function ground() {
-  const { real, world } = await worldOf(cluster, 2);
-  return { real, world };
-}
-
 /** Followed by an operator of one namespace, in a cluster without PodMonitors: pools, pods and what pools are made of. */
 const KINDS = 2 + OWNED.length;
 
 /** Two namespaces: one to show what is right, whose operator talks to the first server. */
 async function lanes(of: "first" | "second") {
-  const { real, world } = await ground();
+  const { real, world } = await worldOf(cluster, 2);
   const server = await cluster.secondApiServer();
   const quiet = await OperatedNamespace.make(cluster, real, world);
   const lane = await OperatedNamespace.make(cluster, of === "first" ? real : server.credentials, world);
@@ -193,7 +188,7 @@ cluster.ownTest(
 cluster.ownTest(
   "an operator that comes to an API server which began after all it has seen: a new list of each kind, nothing is missed, and nothing is made twice",
   async () => {
-    const { real, world } = await ground();
+    const { real, world } = await worldOf(cluster, 2);
     const lane = await OperatedNamespace.make(cluster, real, world);
     await lane.operate();
     await lane.create();

@@ -67,13 +67,16 @@ export async function fakeCluster(
     for (const resource of [LLMPOOLS, RESOURCES.statefulSets, RESOURCES.deployments])
       await kubectl(["delete", resource.plural, "--all", "--namespace", namespace, "--wait=false"]);
     // Without waiting for the garbage collector, which takes some ten a second.
-    const pods = `/api/v1/namespaces/${namespace}/pods`;
-    const left = async () => {
-      await client.request("DELETE", pods, { query: { gracePeriodSeconds: "0" } });
-      const { items } = await client.list(RESOURCES.pods, { namespace });
-      return items.length;
-    };
-    await eventually("its pods are gone", async () => (await left()) === 0, HANG_MS);
+    const path = `/api/v1/namespaces/${namespace}/pods`;
+    await eventually(
+      "its pods are gone",
+      async () => {
+        await client.request("DELETE", path, { query: { gracePeriodSeconds: 0 } });
+        const { items } = await client.list(RESOURCES.pods, { namespace });
+        return items.length === 0;
+      },
+      HANG_MS,
+    );
     // Of what is still on its way out operators hear too.
     await kubectl(["delete", "namespace", namespace, "--ignore-not-found"]);
   };

@@ -25,6 +25,7 @@ import {
   nameOf,
   ofPools,
   poolOf,
+  untilNextLook,
 } from "../support/scaled.ts";
 import type { Bench, BenchContext, Goal, Row } from "./bench.ts";
 import { Child, freePort } from "./child.ts";
@@ -196,12 +197,9 @@ async function allReady(
 
 async function readyPools(client: Client, namespace: string): Promise<number> {
   const { rows } = await client.table(LLMPOOLS, { namespace });
-  await pause(rows.length);
+  await untilNextLook(rows.length);
   return rows.filter(({ cells }) => cells.includes("Ready")).length;
 }
-
-/** Looks seldom, the more there is the less often: what looks costs the same cores. */
-const pause = (pools: number) => new Promise((resolve) => setTimeout(resolve, Math.max(500, 5 * pools)));
 
 /** Deployments of routers come last. */
 async function untilPodsReady(client: Client, namespace: string, pools: number, signal: AbortSignal): Promise<void> {
@@ -213,7 +211,7 @@ async function untilPodsReady(client: Client, namespace: string, pools: number, 
   await eventually(
     "all pods are Ready",
     async () => {
-      await pause(pools);
+      await untilNextLook(pools);
       return (await ready(RESOURCES.statefulSets, INSTANCES)) && (await ready(RESOURCES.deployments, 1));
     },
     HANG_MS,

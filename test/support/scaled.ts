@@ -51,6 +51,9 @@ export async function forEach<T>(
   await Promise.all(Array.from({ length: AT_ONCE }, work));
 }
 
+/** Looks seldom, the more pools there are the less often: what looks costs the same cores. */
+export const untilNextLook = (pools: number) => new Promise((resolve) => setTimeout(resolve, 5 * pools));
+
 /** Resolves when all these pools are Ready and at rest, and all is written that instances say of themselves. */
 export function allAtRest(client: Client, namespace: string, count: number, signal?: AbortSignal): Promise<unknown> {
   return eventually(
@@ -58,8 +61,7 @@ export function allAtRest(client: Client, namespace: string, count: number, sign
     async () => {
       const { items } = await client.list<Pool>(LLMPOOLS, { namespace });
       const resting = items.filter((pool) => isAllTold(pool));
-      // Looks seldom: what looks costs the same cores.
-      await new Promise((resolve) => setTimeout(resolve, 5 * count));
+      await untilNextLook(count);
       return resting.length === count;
     },
     HANG_MS,
