@@ -8,6 +8,7 @@ import { pathOf, RESOURCES, type Resource } from "../../src/kube/resource.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { messageOf } from "../../src/lib/errors.ts";
 import type { Logger } from "../../src/lib/logger.ts";
+import { oncePerMicrotask } from "../../src/lib/once-per-microtask.ts";
 import { sleep } from "../../src/lib/sleep.ts";
 
 export type Node = ObjectOf<V1Node>;
@@ -33,7 +34,7 @@ export class Cards implements AsyncDisposable {
   #nodes: Informer<Node> | undefined;
   #slices: Informer<Slice> | undefined;
   #seen = "";
-  #looking = false;
+  readonly #look = oncePerMicrotask(() => this.#compare());
 
   constructor(options: CardsOptions) {
     this.#options = options;
@@ -105,10 +106,7 @@ export class Cards implements AsyncDisposable {
           set(informer);
           informer.start();
           await informer.whenSynced(signal);
-          informer.onChange(
-            () => ["cards"],
-            () => this.#look(),
-          );
+          informer.onChange(() => ["cards"], this.#look);
           return;
         }
         log.info("cards of this kind are not known: it cannot be read", { kind: resource.kind });
@@ -138,16 +136,6 @@ export class Cards implements AsyncDisposable {
         await sleep(clock, ASK_MS / 60, signal);
       }
     }
-  }
-
-  /** Once for all that comes together. */
-  #look(): void {
-    if (this.#looking) return;
-    this.#looking = true;
-    queueMicrotask(() => {
-      this.#looking = false;
-      this.#compare();
-    });
   }
 
   #compare(): void {

@@ -11,6 +11,7 @@ import type { KubeObject } from "../kube/object.ts";
 import { RESOURCES, selectorOf } from "../kube/resource.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Logger } from "../lib/logger.ts";
+import { oncePerMicrotask } from "../lib/once-per-microtask.ts";
 import { addressesOf, type InstanceAddress, type InstanceSlice } from "./addresses.ts";
 import { LLMPOOLS } from "./llmpools.ts";
 
@@ -42,7 +43,8 @@ export class WatchedPool implements AsyncDisposable {
   readonly #slices: Informer<InstanceSlice>;
   #generation: string | undefined;
   #plan: PoolPlan | undefined;
-  #telling = false;
+  /** Of a new list every slice that went and that came is a change of its own: only all of them together are true. */
+  readonly #tellSoon = oncePerMicrotask(() => this.#tell());
 
   constructor(options: WatchedPoolOptions) {
     this.#options = options;
@@ -77,10 +79,7 @@ export class WatchedPool implements AsyncDisposable {
         () => ["pool"],
         () => this.#look(first.resolve),
       );
-      this.#slices.onChange(
-        () => ["slices"],
-        () => this.#tellSoon(),
-      );
+      this.#slices.onChange(() => ["slices"], this.#tellSoon);
       return await first.promise;
     } finally {
       signal.removeEventListener("abort", onAbort);
@@ -119,16 +118,6 @@ export class WatchedPool implements AsyncDisposable {
     if (isFirst) onFirst(plan);
     else onPlan(plan);
     this.#tell();
-  }
-
-  /** Of a new list every slice that went and that came is a change of its own: only all of them together are true. */
-  #tellSoon(): void {
-    if (this.#telling) return;
-    this.#telling = true;
-    queueMicrotask(() => {
-      this.#telling = false;
-      this.#tell();
-    });
   }
 
   #tell(): void {
