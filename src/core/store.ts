@@ -179,6 +179,8 @@ export interface Episode {
   startedAt: number;
   /** Milliseconds left by the clock that decides; 0 when ended. */
   remainingMs: number;
+  /** From its start to its deadline, as far as that was moved, by the same clock; in milliseconds. */
+  limitMs: number;
   extensions: number;
   tokensUsed: number;
   tokensReserved: number;

@@ -8,7 +8,7 @@ import { EpisodeWatch, episodeSettings } from "./episodes.ts";
 test("a router that takes over the heartbeats writes them at once, and from then on at the usual distance", async () => {
   const plan = poolPlan({});
   const episode: Episode = {
-    ...{ tenant: "", id: "e", state: "active", startedAt: 0, remainingMs: 600_000, extensions: 0 },
+    ...{ tenant: "", id: "e", state: "active", startedAt: 0, remainingMs: 600_000, limitMs: 600_000, extensions: 0 },
     ...{ tokensUsed: 0, tokensReserved: 0, lastProgress: { event: "started", at: 0 } },
     ...{ settings: episodeSettings(plan), metadata: {} },
   };

@@ -12,7 +12,7 @@ export function episodeObject(episode: Episode, sessions: string[], wallNow: num
     state: episode.state,
     end_reason: episode.endReason ?? null,
     started_at: instant(episode.startedAt),
-    deadline: instant(wallNow + episode.remainingMs),
+    deadline: instant(deadlineOf(episode, wallNow)),
     time_remaining_s: seconds(episode.remainingMs),
     extensions: episode.extensions,
     tokens_used: episode.tokensUsed,
@@ -59,6 +59,11 @@ export function sessionObject(binding: Binding): SessionObject {
     episode_id: binding.episodeId ?? null,
     last_used_at: instant(binding.lastUsedAt),
   };
+}
+
+/** While it runs, the time that is left decides, whatever became of the wall clock since its start; afterwards it stays what it was. */
+function deadlineOf({ state, startedAt, limitMs, remainingMs }: Episode, wallNow: number): number {
+  return Math.round(state === "ended" ? startedAt + limitMs : wallNow + remainingMs);
 }
 
 function instant(unixMs: number): string {

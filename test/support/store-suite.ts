@@ -247,6 +247,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
           id: "e",
           state: "active",
           remainingMs: 100_000,
+          limitMs: 100_000,
           tokensReserved: 100,
           tokensUsed: 0,
         });
@@ -293,6 +294,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
           endReason: "max_deadline",
           extensions: 3,
           remainingMs: 0,
+          limitMs: 125_000,
         });
       });
 

@@ -170,6 +170,7 @@ export class Episodes {
       state: life.ended ? "ended" : "active",
       startedAt: startedWall,
       remainingMs: life.ended ? 0 : Math.max(0, life.deadline - this.#deps.clock.now()),
+      limitMs: life.deadline - life.startedAt,
       extensions: life.extensions,
       tokensUsed: bucket.spent,
       tokensReserved: bucket.reserved,

@@ -17,6 +17,7 @@ export interface EpisodeReply {
   metadata: string;
   startedAt: number;
   remainingMs: number;
+  limitMs: number;
   reason?: EndReason;
   extensions: number;
   spent: number;
@@ -82,7 +83,7 @@ export function listOf<T>(list: LuaList<T> | undefined): T[] {
 }
 
 export function episodeOf(reply: EpisodeReply): Episode {
-  const { tenant, id, settings, metadata, startedAt, remainingMs, reason, extensions, spent, reserved } = reply;
+  const { tenant, id, settings, metadata, startedAt, remainingMs, limitMs, reason, extensions, spent, reserved } = reply;
   return {
     tenant,
     id,
@@ -90,6 +91,7 @@ export function episodeOf(reply: EpisodeReply): Episode {
     ...(reason !== undefined && { endReason: reason }),
     startedAt,
     remainingMs,
+    limitMs,
     extensions,
     tokensUsed: spent,
     tokensReserved: reserved,

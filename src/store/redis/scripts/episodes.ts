@@ -25,7 +25,7 @@ local function view(e)
   local b = e.n and call('HMGET', P .. 'b:e' .. e.n, 'spent', 'reserved') or {}
   return {
     tenant = e.tenant, id = e.id, settings = e.settings, metadata = e.metadata, startedAt = e.startedWall,
-    remainingMs = e.reason and 0 or math.max(0, e.deadline - now), reason = e.reason, extensions = e.extensions,
+    remainingMs = e.reason and 0 or math.max(0, e.deadline - now), limitMs = e.deadline - e.startedAt, reason = e.reason, extensions = e.extensions,
     n = e.n, seq = e.seq, spent = tonumber(b[1] or 0), reserved = tonumber(b[2] or 0), progress = e.progress, progressAt = e.progressAt,
   }
 end
