@@ -214,7 +214,7 @@ function isOwn(body: Buffer): boolean {
   return typeof code === "string" && code in ERRORS;
 }
 
-/** An instance's own error keeps its code and text; anything else is `upstream_error`. */
+/** An instance's own error keeps its code and text; a fault of the instance, and whatever else it says, is `upstream_error`. */
 function errorOf(status: number, body: Buffer, retryAfterSeconds = Number.NaN): LLMPoolError {
   const error = (parse(body) as { error?: { code?: unknown; message?: unknown; param?: unknown } } | undefined)?.error;
   const code = error?.code;
@@ -222,6 +222,8 @@ function errorOf(status: number, body: Buffer, retryAfterSeconds = Number.NaN): 
     return new LLMPoolError("upstream_error", `the instance answered ${status}`);
   }
   const message = typeof error?.message === "string" ? error.message : code;
+  // Ours would be the router's: not to be sent again, and nothing that its log tells of.
+  if (code === "internal_error") return new LLMPoolError("upstream_error", `the instance failed: ${message}`);
   const detail: ErrorDetail = {};
   if (typeof error?.param === "string") detail.param = error.param;
   if (retryAfterSeconds > 0) detail.retryAfterSeconds = retryAfterSeconds;

@@ -4,7 +4,15 @@ import { episodeObject } from "./views.ts";
 
 const START = Date.UTC(2026, 0, 1);
 const EPISODE: Episode = {
-  ...{ tenant: "", id: "e", state: "active", startedAt: START, remainingMs: 600_000, limitMs: 1_800_000, extensions: 0 },
+  ...{
+    tenant: "",
+    id: "e",
+    state: "active",
+    startedAt: START,
+    remainingMs: 600_000,
+    limitMs: 1_800_000,
+    extensions: 0,
+  },
   ...{ tokensUsed: 0, tokensReserved: 0, lastProgress: { event: "started", at: START }, metadata: {} },
   settings: {
     ...{ timeoutSeconds: 1800, progressExtendSeconds: 120, maxTimeoutSeconds: 3600 },
