@@ -188,8 +188,8 @@ export class Attempts {
     return seat;
   }
 
-  #sent(call: Call, { binding, leftInstance }: Job, { moved }: Seat): void {
-    if (binding && (moved || leftInstance)) {
+  #sent(call: Call, { home }: Job, { endpoint }: Seat): void {
+    if (home !== undefined && endpoint.id !== home) {
       call.answer.served.rebound = true;
       this.#deps.metrics.rebinds.inc(1);
     }

@@ -1,6 +1,6 @@
 import { maxTokensOf } from "../api/openai.ts";
 import type { InstancePlan, PoolPlan } from "../core/plan/types.ts";
-import type { BudgetClaim, BudgetView } from "../core/store.ts";
+import type { AdmitRequest, BudgetClaim, BudgetView } from "../core/store.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Caller } from "./auth.ts";
 import type { Identity } from "./identify.ts";
@@ -55,14 +55,18 @@ export function tightestOf(budgets: readonly BudgetView[]): BudgetView | undefin
   return tightest;
 }
 
-export function deniedError(budget: BudgetView): LLMPoolError {
+/** Says what the request needs beside what is left, and only what would help. */
+export function deniedError(budget: BudgetView, { worstCase: worst, minimum }: AdmitRequest): LLMPoolError {
   const { scope, id, limit, spent, reserved, resetSeconds } = budget;
   const left = Math.max(0, limit - spent - reserved);
+  const has = `the ${scope} budget of ${id} has ${left} of ${limit} tokens left (${spent} spent, ${reserved} reserved)`;
   const when = resetSeconds === undefined ? "" : `; it opens again in ${Math.ceil(resetSeconds)} s`;
-  return new LLMPoolError(
-    "budget_exhausted",
-    `the ${scope} budget of ${id} has ${left} of ${limit} tokens left (${spent} spent, ${reserved} reserved), ` +
-      `too few for this request${when}; lower max_tokens, or send x-llmpool-budget: clamp`,
-    { param: "max_tokens" },
-  );
+  const [needs, param] =
+    left < minimum
+      ? [`the prompt alone may count ${minimum - 1}: shorten it, or have the budget raised`, "messages"]
+      : [
+          `this request may take ${worst}: lower max_tokens to ${left - minimum + 1}, or send x-llmpool-budget: clamp`,
+          "max_tokens",
+        ];
+  return new LLMPoolError("budget_exhausted", `${has}, and ${needs}${when}`, { param });
 }

@@ -103,8 +103,8 @@ export interface Job {
   queueLimit: number;
   /** Prompt tokens that no warm cache can spare. */
   prefillTokens: number;
-  /** Where the session was bound is no longer in the plan. */
-  leftInstance: boolean;
+  /** The instance on which the session has lived so far. */
+  home: string | undefined;
 }
 
 /** What ends the wait of a call, and the code that says so. */

@@ -23,14 +23,17 @@ export function episodeSettings(plan: PoolPlan, asked: EpisodeCreate = {}): Epis
   };
 }
 
-/** The error that an ended episode answers, by why it ended. */
-export function endedError(episode: Episode): LLMPoolError {
+const NAMES_A_SESSION = /session/;
+
+/** The error that an ended episode answers, by why it ended. `from`: the header or field that named it. */
+export function endedError(episode: Episode, from = "x-episode-id"): LLMPoolError {
   const expired =
     episode.endReason === "deadline" || episode.endReason === "max_deadline" || episode.endReason === "idle";
   const how = expired ? `reached its limit (${episode.endReason})` : (episode.endReason ?? "ended");
-  return new LLMPoolError("episode_ended", `episode ${episode.id} has ended: ${how}; start another`, {
-    param: "x-episode-id",
-  });
+  const start = NAMES_A_SESSION.test(from)
+    ? "a session id that ends in a role names the episode: begin it with another"
+    : "start another";
+  return new LLMPoolError("episode_ended", `episode ${episode.id} has ended: ${how}; ${start}`, { param: from });
 }
 
 /** Work of an episode is cut off with this when the episode ends while it runs. */

@@ -14,6 +14,8 @@ export interface Identity {
   model?: string;
   sessionId?: string;
   episodeId?: string;
+  /** The header or field that named it: that of the session where its id did. */
+  episodeFrom?: string;
   /** What the caller asked for, in milliseconds. */
   timeoutMs?: number;
   clampBudget: boolean;
@@ -40,6 +42,10 @@ export interface GenerateFields {
 }
 
 const ID = /^[A-Za-z0-9._:-]{1,128}$/;
+const OURS = "x-llmpool-";
+const OUR_HEADERS: ReadonlySet<string> = new Set(["role", "instance", "budget"].map((name) => OURS + name));
+/** What callers write who know our answers. */
+const MEANT: Record<string, string> = { "x-llmpool-session": "x-session-id", "x-llmpool-episode": "x-episode-id" };
 const SESSION_HEADERS = ["x-session-id", "x-claude-code-session-id", "x-session-affinity", "session-id"] as const;
 
 /** Reads headers, then body: headers win. Throws `invalid_request` or `not_found` that names the header or field, and what exists. */
@@ -49,6 +55,7 @@ export function identify(
   body: RoutingFields,
   generate: GenerateFields = {},
 ): Identity {
+  mustKnow(headers);
   const metadata = metadataOf(body);
   const identity: Identity = { clampBudget: clampOf(headers) };
 
@@ -68,10 +75,15 @@ export function identify(
     firstHeader(headers, ["x-episode-id"]) ??
     field("episode_id", generate.episode_id) ??
     field("metadata.episode_id", metadata.episode_id);
-  if (episode) identity.episodeId = checkId(episode);
-  else if (identity.sessionId) {
-    const fromSession = episodeOfSession(plan, identity.sessionId);
-    if (fromSession !== undefined) identity.episodeId = fromSession;
+  if (episode) {
+    identity.episodeId = checkId(episode);
+    identity.episodeFrom = episode.name;
+  } else if (session) {
+    const fromSession = episodeOfSession(plan, session.value);
+    if (fromSession !== undefined) {
+      identity.episodeId = fromSession;
+      identity.episodeFrom = session.name;
+    }
   }
 
   const timeout =
@@ -117,11 +129,15 @@ export function findRole(plan: PoolPlan, text: string): RolePlan | undefined {
   let name = text;
   const slash = name.indexOf("/");
   if (slash >= 0) {
-    if (name.slice(0, slash) !== plan.pool) return undefined;
+    if (name.slice(0, slash).toLowerCase() !== plan.pool) return undefined;
     name = name.slice(slash + 1);
   }
   const colon = name.indexOf(":");
   if (colon >= 0) name = name.slice(0, colon);
+  return roleNamed(plan, name);
+}
+
+function roleNamed(plan: PoolPlan, name: string): RolePlan | undefined {
   const wanted = name.toLowerCase();
   return plan.roles.find((r) => r.name.toLowerCase() === wanted);
 }
@@ -143,7 +159,8 @@ function whoAsks(
   }
   const agent = firstHeader(headers, ["x-agent-id"]) ?? field("agent_id", generate.agent_id);
   if (agent) {
-    const role = findRole(plan, agent.value);
+    // The whole id or none of it: `coder:3` is an agent like any other, and whoever knows the hash knows its place.
+    const role = roleNamed(plan, agent.value);
     if (role) identity.role = role;
     else identity.agent = checkId(agent);
     return;
@@ -172,6 +189,15 @@ function whoAsks(
     );
   }
   identity.model = model;
+}
+
+/** A misspelt header would be a session without its cache, or a budget that is not kept. */
+function mustKnow(headers: IncomingHttpHeaders): void {
+  for (const name in headers) {
+    if (!name.startsWith(OURS) || OUR_HEADERS.has(name)) continue;
+    const instead = MEANT[name] ?? [...OUR_HEADERS].join(", ");
+    throw bad(name, `${name} is no header of a request; use ${instead}`);
+  }
 }
 
 function instanceOf(plan: PoolPlan, asked: Named): InstancePlan {

@@ -117,7 +117,7 @@ export class Inference {
       if (session.bound !== undefined) ask.session.boundTo = session.bound;
     }
     const admission = await store.admit(ask);
-    if (!admission.ok) throw this.#denied(call, admission);
+    if (!admission.ok) throw this.#denied(call, admission, ask, identity);
     const tightest = tightestOf(admission.budgets);
     if (tightest) call.answer.served.budget = tightest;
     const isElsewhere = session !== undefined && admission.instance !== chosen.id;
@@ -156,7 +156,7 @@ export class Inference {
         queueLimit: plan.router.queuePerInstance,
         // Only a number that is exact, of a prompt that is surely cold, is a reason to refuse.
         prefillTokens: isNew && instance.backend === "stub" ? promptTokens : 0,
-        leftInstance: !isNew && session.bound !== instance.id,
+        home: session?.bound,
       });
     } finally {
       untrack();
@@ -178,11 +178,16 @@ export class Inference {
     }
   }
 
-  #denied({ answer }: Call, admission: Extract<Admission, { ok: false }>): LLMPoolError {
-    if (admission.code === "episode_ended") return endedError(admission.episode);
+  #denied(
+    { answer }: Call,
+    admission: Extract<Admission, { ok: false }>,
+    ask: AdmitRequest,
+    { episodeFrom }: Identity,
+  ): LLMPoolError {
+    if (admission.code === "episode_ended") return endedError(admission.episode, episodeFrom);
     answer.served.budget = admission.budget;
     this.#deps.metrics.denials.inc(1, { scope: admission.budget.scope });
-    return deniedError(admission.budget);
+    return deniedError(admission.budget, ask);
   }
 
   /** Work that goes on after the answer; `idle` waits for it. */

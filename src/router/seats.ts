@@ -49,8 +49,6 @@ export interface Ask {
 export interface Seat {
   endpoint: Endpoint;
   waitedMs: number;
-  /** Not the instance that was asked for. */
-  moved: boolean;
   /** Tells the breaker how it went. */
   attempt: Attempt;
   /** Whether it waits at the instance. */
@@ -278,7 +276,7 @@ export class Seats {
     return ticket;
   }
 
-  #seat(place: Place, slot: Slot, { instance, flow }: Ask): Seat | undefined {
+  #seat(place: Place, slot: Slot, { flow }: Ask): Seat | undefined {
     const { endpoint } = place;
     // It went down between the grant and this line, or its breaker lets one probe through and this is the second request.
     if (!endpoint || !this.#isReady(place)) {
@@ -288,7 +286,7 @@ export class Seats {
     }
     const { id } = place.plan;
     this.#visit(flow, id);
-    return new TakenSeat(place, slot, endpoint, id !== instance, this.#breakers.begin(endpoint.uid));
+    return new TakenSeat(place, slot, endpoint, this.#breakers.begin(endpoint.uid));
   }
 
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
@@ -371,18 +369,16 @@ export class Seats {
 class TakenSeat implements Seat {
   readonly endpoint: Endpoint;
   readonly waitedMs: number;
-  readonly moved: boolean;
   readonly attempt: Attempt;
   readonly #place: Place;
   readonly #slot: Slot;
   #waits = false;
 
-  constructor(place: Place, slot: Slot, endpoint: Endpoint, moved: boolean, attempt: Attempt) {
+  constructor(place: Place, slot: Slot, endpoint: Endpoint, attempt: Attempt) {
     this.#place = place;
     this.#slot = slot;
     this.endpoint = endpoint;
     this.waitedMs = slot.waitedMs;
-    this.moved = moved;
     this.attempt = attempt;
   }
 

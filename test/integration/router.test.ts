@@ -225,6 +225,15 @@ describe("faults", () => {
     expect(next.headers.get("x-llmpool-rebound")).toBeNull();
   });
 
+  test("a session that begins while its role's instance is down has moved from nowhere", async () => {
+    rig.source.set([at(0).endpoint({ state: "Failed", message: "out of memory" }), at(1).endpoint()]);
+    const waiting = rig.chat({ model: "planner" }, { "x-session-id": "new" });
+    await eventually("the call waits", async () => (await instance("0")).queued === 1);
+    rig.clock.advance(30_000);
+    const { headers } = await waiting;
+    expect([headers.get("x-llmpool-instance"), headers.get("x-llmpool-rebound")]).toEqual(["1", null]);
+  });
+
   /** The answer to a call whose instance stays down. */
   async function afterRebind(answer: Promise<Response>): Promise<[Response, string]> {
     await eventually("the call waits", async () => (await instance("0")).queued === 1);
@@ -427,6 +436,9 @@ describe("episodes and budgets", () => {
       error: { code: "budget_exhausted", message: expect.stringContaining("30 of 30") },
     });
     expect(at(0).received).toEqual([]);
+    expect(await messageOf(rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1" }))).toMatch(
+      /may take (\d+): lower max_tokens to \d+, or send x-llmpool-budget: clamp$/,
+    );
     const clamped = await rig.chat({ max_tokens: 100 }, { "x-episode-id": "e1", "x-llmpool-budget": "clamp" });
     expect(clamped.status).toBe(200);
     expect(rateLimit(clamped)).toEqual(["30", "0", null]);
@@ -435,6 +447,36 @@ describe("episodes and budgets", () => {
 
   const rateLimit = ({ headers }: Response) =>
     ["limit", "remaining", "reset"].map((what) => headers.get(`x-ratelimit-${what}-tokens`));
+
+  const messageOf = async (answer: Promise<Response>) =>
+    ((await (await answer).json()) as { error: { message: string } }).error.message;
+
+  test("a denial names what helps: the number that it says is admitted, and no number helps a prompt that is too long", async () => {
+    rig = await startRig({ budgets: { episodeTokens: 30 } }, 1);
+    const headers = { "x-episode-id": "e1" };
+    const [, fits] = /lower max_tokens to (\d+),/.exec(await messageOf(rig.chat({ max_tokens: 100 }, headers))) ?? [];
+    expect((await rig.chat({ max_tokens: Number(fits) + 1 }, headers)).status).toBe(429);
+    expect((await rig.chat({ max_tokens: Number(fits) }, headers)).status).toBe(200);
+    const long = { messages: [{ role: "user", content: "one two three ".repeat(20) }], max_tokens: 1 };
+    const clamp = { "x-episode-id": "e2", "x-llmpool-budget": "clamp" };
+    expect(await messageOf(rig.chat(long, clamp))).toMatch(
+      /the prompt alone may count \d+: shorten it, or have the budget raised$/,
+    );
+  });
+
+  test("an episode that has ended is told by what named it", async () => {
+    rig = await startRig({}, 1);
+    await rig.chat({}, { "x-session-id": "e1:planner" });
+    await rig.post("/v1/episodes/e1/finish", {});
+    const again = await rig.chat({}, { "x-session-id": "e1:planner" });
+    expect(again.status).toBe(409);
+    expect(await again.json()).toMatchObject({
+      error: {
+        param: "x-session-id",
+        message: expect.stringContaining("a session id that ends in a role names the episode"),
+      },
+    });
+  });
 
   test("an answer shows the budget that leaves least, and when its window ends; none without a budget", async () => {
     rig = await startRig({ budgets: { episodeTokens: 1000, poolTokensPerDay: 500 } }, 1);
