@@ -16,7 +16,7 @@ import { LLMPoolError, toErrorBody } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { type Authenticate, type Caller, requireScope, type Scope } from "./auth.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
-import { check, parseObject, readBody } from "./request.ts";
+import { check, parseObject, ROUTES, readBody } from "./request.ts";
 import { auditObject, episodeObject, sessionObject } from "./views.ts";
 
 export interface ControlDeps {
@@ -33,6 +33,15 @@ export interface ControlDeps {
   notReady: () => string | undefined;
   expose: () => Promise<{ text: string; contentType: string }>;
 }
+
+/** What there is, for whoever typed something else. */
+const CALLS: readonly string[] = [
+  ...Object.keys(ROUTES),
+  "/v1/models",
+  "/v1/instances",
+  "/v1/sessions",
+  "/v1/episodes",
+];
 
 type Handler = (req: Request, res: Response, caller: Caller) => Promise<void> | void;
 
@@ -57,7 +66,7 @@ export function makeControl(deps: ControlDeps): Express {
   episodes(app, deps, guard);
 
   app.use((req: Request) => {
-    throw new LLMPoolError("not_found", `there is no ${req.path}`);
+    throw new LLMPoolError("not_found", `there is no ${req.path}${insteadOf(req.path)}`);
   });
   app.use(errors(deps.log));
   return app;
@@ -114,14 +123,14 @@ function sessions(app: Express, deps: ControlDeps, guard: Guard): void {
 
 function episodes(app: Express, deps: ControlDeps, guard: Guard): void {
   const { store, plan, clock, watch } = deps;
-  const view = async (tenant: string, episode: Episode) => {
-    const bound = await store.bindings(tenant);
-    return episodeObject(
-      episode,
-      bound.filter((b) => b.episodeId === episode.id).map((b) => b.id),
-      clock.wall(),
-    );
+  const views = async (tenant: string, all: readonly Episode[]) => {
+    const bound = Map.groupBy(await store.bindings(tenant), ({ episodeId }) => episodeId);
+    return all.map((episode) => {
+      const sessions = (bound.get(episode.id) ?? []).map(({ id }) => id);
+      return episodeObject(episode, sessions, clock.wall());
+    });
   };
+  const view = async (tenant: string, episode: Episode) => (await views(tenant, [episode]))[0];
   const find = async (tenant: string, id: string) => {
     const episode = await store.episode(tenant, id);
     if (!episode) throw new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
@@ -143,8 +152,7 @@ function episodes(app: Express, deps: ControlDeps, guard: Guard): void {
     )
     .get(
       guard("read", async (_req, res, { tenant }) => {
-        const all = await store.episodes(tenant);
-        res.json(list(await Promise.all(all.map((e) => view(tenant, e)))));
+        res.json(list(await views(tenant, await store.episodes(tenant))));
       }),
     )
     .all(only("GET, POST"));
@@ -207,6 +215,12 @@ function guarded(deps: ControlDeps): Guard {
   };
 }
 
+function insteadOf(path: string): string {
+  const meant = path.replace(/^(\/v1)*\//, "/v1/");
+  if (meant !== path && CALLS.includes(meant)) return `, but ${meant}: a base URL ends in /v1, once`;
+  return `; there are ${CALLS.join(", ")}`;
+}
+
 function only(allow: string) {
   return (req: Request, res: Response): void => {
     res.set("allow", allow);
@@ -249,7 +263,8 @@ function errors(log: Logger): ErrorRequestHandler {
     const { status, body, headers } = toErrorBody(
       error instanceof URIError ? new LLMPoolError("invalid_request", "bad escape in the path") : error,
     );
-    if (status === 500) log.error("a control call failed", { path: req.path, err: String(error) });
+    if (status === 500)
+      log.error("a control call failed", { request: res.get("x-request-id"), path: req.path, err: String(error) });
     if (res.headersSent) {
       res.destroy();
       return;

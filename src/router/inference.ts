@@ -11,11 +11,9 @@ import { Call, HANG_UP, limitOf, type NewBinding } from "./call.ts";
 import { type EpisodeWatch, endedError, episodeSettings } from "./episodes.ts";
 import { type Identity, identify, ownerOf, sessionKey } from "./identify.ts";
 import { parseRequest, type Route, readBody, withSystemPrompt } from "./request.ts";
-import { RequestIds } from "./request-ids.ts";
+import { shownId } from "./request-ids.ts";
 
-const CLIENT_REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
-
-export interface InferenceDeps extends Omit<AttemptsDeps, "later" | "ids"> {
+export interface InferenceDeps extends Omit<AttemptsDeps, "later"> {
   plan: () => PoolPlan;
   authenticate: () => Authenticate;
   watch: EpisodeWatch;
@@ -25,13 +23,12 @@ export interface InferenceDeps extends Omit<AttemptsDeps, "later" | "ids"> {
 export class Inference {
   readonly #deps: InferenceDeps;
   readonly #attempts: Attempts;
-  readonly #ids = new RequestIds();
   #running = 0;
   #whenIdle: PromiseWithResolvers<void> | undefined;
 
   constructor(deps: InferenceDeps) {
     this.#deps = deps;
-    this.#attempts = new Attempts({ ...deps, ids: this.#ids, later: (work) => this.#later(work) });
+    this.#attempts = new Attempts({ ...deps, later: (work) => this.#later(work) });
   }
 
   handle(req: IncomingMessage, res: ServerResponse, route: Route): void {
@@ -47,10 +44,9 @@ export class Inference {
   }
 
   async #run(req: IncomingMessage, res: ServerResponse, route: Route): Promise<void> {
-    const { clock, metrics, log } = this.#deps;
-    const id = this.#ids.next();
-    const asked = req.headers["x-request-id"];
-    const answer = new Answer(res, typeof asked === "string" && CLIENT_REQUEST_ID.test(asked) ? asked : id);
+    const { clock, metrics, log, ids } = this.#deps;
+    const id = ids.next();
+    const answer = new Answer(res, shownId(req, id));
     const call = new Call(id, route, answer, clock.now());
     res.on("close", () => {
       if (!res.writableFinished) call.abort(HANG_UP);

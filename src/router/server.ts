@@ -17,6 +17,7 @@ import { LiveCalls } from "./live.ts";
 import { makeRouterMetrics } from "./metrics.ts";
 import { Reaper } from "./reaper.ts";
 import { ROUTES, type Route } from "./request.ts";
+import { RequestIds, shownId } from "./request-ids.ts";
 import { Seats } from "./seats.ts";
 import { ambiguity, Refusals } from "./strict-http.ts";
 import { endOfTurn } from "./turn.ts";
@@ -107,7 +108,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     },
   });
   const reaper = new Reaper({ store, source, upstreams, clock, log, metrics });
+  const ids = new RequestIds();
   const inference = new Inference({
+    ids,
     plan: () => plan,
     authenticate: () => authenticate,
     store,
@@ -155,7 +158,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const refusals = new Refusals();
   server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => refusals.malformed(error, socket));
   server.on("checkExpectation", (req: IncomingMessage, res: ServerResponse) => {
-    refusals.refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
+    refuse(req, res, new LLMPoolError("invalid_request", "Expect is not supported", { param: "expect" }));
   });
   const sockets = new Set<Socket>();
   server.on("connection", (socket: Socket) => {
@@ -169,20 +172,32 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     if (refusals.ended(req.socket)) return;
     const problem = ambiguity(req);
     if (problem) {
-      refusals.refuse(req, res, problem);
+      refuse(req, res, problem);
       return;
     }
     const path = pathOf(req.url ?? "/");
     // Node reads nothing more of a connection after an Upgrade that it does not follow.
     if (leaving || req.headers.upgrade !== undefined) res.shouldKeepAlive = false;
-    if (!(path in ROUTES)) return void control(req, res);
-    if (req.method !== "POST") {
+    if (!(path in ROUTES)) {
+      nameIt(req, res);
+      control(req, res);
+    } else if (req.method !== "POST") {
       res.setHeader("allow", "POST");
-      refusals.refuse(req, res, new LLMPoolError("method_not_allowed", `${path} takes POST, not ${req.method}`));
+      refuse(req, res, new LLMPoolError("method_not_allowed", `${path} takes POST, not ${req.method}`));
     } else if (closing !== undefined) {
       const error = new LLMPoolError("instance_unavailable", "the router is shutting down", { retryAfterSeconds: 1 });
-      refusals.refuse(req, res, error);
+      refuse(req, res, error);
     } else inference.handle(req, res, path as Route);
+  }
+
+  function refuse(req: IncomingMessage, res: ServerResponse, error: LLMPoolError): void {
+    nameIt(req, res);
+    refusals.refuse(req, res, error);
+  }
+
+  /** Inference does so by itself, in one piece with the rest. */
+  function nameIt(req: IncomingMessage, res: ServerResponse): void {
+    res.setHeader("x-request-id", shownId(req, ids.next()));
   }
 
   async function freeSession(binding: Binding): Promise<void> {

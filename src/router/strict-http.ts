@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import { LLMPoolError, toErrorBody } from "../lib/errors.ts";
 
@@ -68,10 +68,16 @@ export class Refusals {
 
 function answerMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
   const [status, message] = STATUS_OF_PARSE_ERROR[error.code ?? ""] ?? [400, "this is not a valid HTTP request"];
-  const body = JSON.stringify(toErrorBody(new LLMPoolError("invalid_request", message)).body);
-  socket.end(
-    `HTTP/1.1 ${status} Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
+  const { body, headers } = toErrorBody(new LLMPoolError("invalid_request", message));
+  const text = JSON.stringify(body);
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    ...Object.entries(status === 408 ? {} : headers).map(([name, value]) => `${name}: ${value}`),
+    "connection: close",
+    "content-type: application/json",
+    `content-length: ${Buffer.byteLength(text)}`,
+  ];
+  socket.end(`${head.join("\r\n")}\r\n\r\n${text}`);
 }
 
 function endAfter(answering: ServerResponse, socket: AnsweredSocket): void {

@@ -46,6 +46,13 @@ describe("what no HTTP client sends", () => {
   });
 });
 
+test("headers that do not fit are 431, and nothing to send again", async () => {
+  using connection = await RawConnection.open(router.url);
+  connection.send(`GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Long: ${"a".repeat(17 * 1024)}\r\n\r\n`);
+  await connection.closed;
+  expect(connection.received).toMatch(/^HTTP\/1\.1 431 Request Header Fields Too Large\r\nx-should-retry: false\r\n/);
+});
+
 describe("callers that take their time", () => {
   test.each([
     ["headers", "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ", "a"],

@@ -139,10 +139,28 @@ describe("a request and its answer", () => {
     ["DELETE", "/v1/models", 405, "GET"],
     ["PUT", "/v1/episodes/e1", 405, "GET, DELETE"],
     ["GET", "/v1/nothing", 404, null],
-  ])("%s %s is %i", async (method, path, status, allow) => {
-    const response = await fetch(rig.router.url + path, { method });
+  ])("%s %s is %i, by the name that its caller gave it", async (method, path, status, allow) => {
+    const response = await fetch(rig.router.url + path, { method, headers: { "x-request-id": "mine-1" } });
     expect(response.status).toBe(status);
     expect(response.headers.get("allow")).toBe(allow);
+    expect(response.headers.get("x-request-id")).toBe("mine-1");
+  });
+
+  test("every answer has a name, also without a caller's", async () => {
+    const ids = ["/healthz", "/v1/episodes", "/v1/nothing"].map(async (path) =>
+      (await fetch(rig.router.url + path)).headers.get("x-request-id"),
+    );
+    expect(await Promise.all(ids)).toEqual(Array(3).fill(expect.stringMatching(/^req_/)));
+  });
+
+  test.each([
+    ["/chat/completions", "but /v1/chat/completions"],
+    ["/v1/v1/chat/completions", "but /v1/chat/completions"],
+    ["/", "there are /v1/chat/completions,"],
+  ])("who calls %s is told where to", async (path, says) => {
+    const response = await fetch(rig.router.url + path, { method: "POST", body: "{}" });
+    expect(response.status).toBe(404);
+    expect(await response.text()).toContain(says);
   });
 });
 
