@@ -22,7 +22,14 @@ test("a router that takes over the heartbeats writes them at once, and from then
     episodesById: async () => [episode],
   };
   const watch = new EpisodeWatch({
-    ...{ store: store as StateStore, clock, plan: () => plan, instancesOf: () => [], onEnded: () => {} },
+    ...{
+      store: store as StateStore,
+      clock,
+      plan: () => plan,
+      instancesOf: () => [],
+      onRan: () => {},
+      onEnded: () => {},
+    },
     writeLine: () => void beats.push((clock.now() - began) / 1000),
   });
   watch.adopt([episode]);

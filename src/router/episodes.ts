@@ -72,6 +72,8 @@ export interface EpisodeWatchDeps {
   plan: () => PoolPlan;
   /** Ids of instances on which the episode runs or has sessions. */
   instancesOf: (tenant: string, episodeId: string) => string[];
+  /** It has run on one of them, whichever router asked for it. */
+  onRan: (tenant: string, episodeId: string, instance: string) => void;
   /** Receives the lines of heartbeats and ends. */
   writeLine: (line: string) => void;
   /** `isOurs`: this router ended it; one of all counts it. */
@@ -216,6 +218,8 @@ export class EpisodeWatch {
     if (event.kind === "extended") {
       for (const work of this.#running.get(key)?.list() ?? []) work.extended(episode.remainingMs);
     }
+    const { instance } = event.data;
+    if (typeof instance === "string") this.#deps.onRan(tenant, id, instance);
     if (event.kind !== "ended") return;
     this.#active.delete(key);
     const { writeLine, onEnded } = this.#deps;

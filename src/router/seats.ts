@@ -188,6 +188,13 @@ export class Seats {
     });
   }
 
+  /** An episode runs there, or has a session: also by another router's word, or by that of one before. */
+  visit(flow: string, instance: string): void {
+    const known = this.#visited.get(flow);
+    if (known) known.add(instance);
+    else this.#visited.set(flow, new Set([instance]));
+  }
+
   /** Where an episode has run. */
   visited(flow: string): string[] {
     return [...(this.#visited.get(flow) ?? [])];
@@ -285,7 +292,7 @@ export class Seats {
       return undefined;
     }
     const { id } = place.plan;
-    this.#visit(flow, id);
+    this.visit(flow, id);
     return new TakenSeat(place, slot, endpoint, this.#breakers.begin(endpoint.uid));
   }
 
@@ -344,12 +351,6 @@ export class Seats {
   #movesIn(place: Place): number {
     const { clock, plan } = this.#deps;
     return (place.downSince ?? clock.now()) + plan().router.rebindAfterSeconds * 1000 - clock.now();
-  }
-
-  #visit(flow: string, id: string): void {
-    const known = this.#visited.get(flow);
-    if (known) known.add(id);
-    else this.#visited.set(flow, new Set([id]));
   }
 
   #countSessions(): void {

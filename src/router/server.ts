@@ -101,6 +101,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     clock,
     plan: () => plan,
     writeLine: options.writeLine,
+    onRan: (tenant, episodeId, instance) => seats.visit(flowOf(tenant, episodeId), instance),
     instancesOf: (tenant, episodeId) => seats.visited(flowOf(tenant, episodeId)),
     onEnded: ({ tenant, id, endReason }, isOurs) => {
       seats.forget(flowOf(tenant, id));
@@ -166,7 +167,20 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     socket.on("close", () => sockets.delete(socket));
   });
   const url = await listen(server, options.host, options.port);
-  watch.adopt(await store.activeEpisodes());
+  await adoptEpisodes();
+
+  /** Those of before: they beat, and say where they have sessions. */
+  async function adoptEpisodes(): Promise<void> {
+    const episodes = await store.activeEpisodes();
+    watch.adopt(episodes);
+    const flows = new Set(episodes.map(({ tenant, id }) => flowOf(tenant, id)));
+    for (const tenant of new Set(episodes.map((episode) => episode.tenant))) {
+      for (const { episodeId, instance } of await store.bindings(tenant)) {
+        const flow = flowOf(tenant, episodeId);
+        if (flows.has(flow)) seats.visit(flow, instance);
+      }
+    }
+  }
 
   function onRequest(req: IncomingMessage, res: ServerResponse): void {
     if (refusals.ended(req.socket)) return;

@@ -21,6 +21,7 @@ spec:
   contextTokens: 512
   roles: [{ name: planner, instance: 0 }, { name: coder, instance: 1 }]
   budgets: { episodeTokens: 5000 }
+  episodes: { heartbeatSeconds: 1 }
 `;
 
 /** The standalone router as a process, which can be killed and started again over the same state. */
@@ -137,6 +138,8 @@ test("a router that is killed in mid-episode and started again has lost no episo
   expect(after.started_at).toBe(before.started_at);
   expect(after.time_remaining_s).toBeLessThan(before.time_remaining_s);
   expect(await sessions()).toEqual(boundBefore);
+  const beat = await eventually("a heartbeat", () => /^\{"event":"episode_heartbeat".*\}$/m.exec(router.output)?.[0]);
+  expect(JSON.parse(beat)).toMatchObject({ episode_id: "ep1", instances: ["0", "1"] });
   const next = (await (await chat("planner", "s1", "hello")).json()) as {
     usage: { prompt_tokens_details: { cached_tokens: number } };
   };

@@ -143,6 +143,17 @@ describe.skipIf(!hasRedis)(hasRedis ? "two routers over one Redis" : `two router
     expect(await b.episode("e")).toMatchObject({ state: "ended", end_reason: "deadline" });
   });
 
+  test("a heartbeat names the instances on which the episode ran for another router", async () => {
+    const answer = await b.chat({}, { "x-episode-id": "e", "x-session-id": "s" });
+    const on = answer.headers.get("x-llmpool-instance");
+    await eventually("a line that says where", () =>
+      a.lines.some((line) => {
+        const { episode_id, instances: named } = JSON.parse(line) as { episode_id: string; instances: string[] };
+        return episode_id === "e" && named.includes(on ?? "");
+      }),
+    );
+  });
+
   test("one router writes the heartbeats; when it is gone the other does, and asks what it left open", async () => {
     stall();
     const [first] = instances;

@@ -153,7 +153,8 @@ export class EmbeddedStore implements StateStore {
       const settlement = settlementOf(reservation, usage, used);
       journal.audit.add(episode, clock.wall(), "settle", settlement, reservation.note);
     }
-    if (isLive && usage && usage.completionTokens > 0) episodes.progress(episode, "llm_response", { tokens: used });
+    if (isLive && usage && usage.completionTokens > 0)
+      episodes.progress(episode, "llm_response", { tokens: used, instance });
     commits.later();
   }
 

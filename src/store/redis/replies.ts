@@ -83,7 +83,8 @@ export function listOf<T>(list: LuaList<T> | undefined): T[] {
 }
 
 export function episodeOf(reply: EpisodeReply): Episode {
-  const { tenant, id, settings, metadata, startedAt, remainingMs, limitMs, reason, extensions, spent, reserved } = reply;
+  const { tenant, id, settings, metadata, startedAt, remainingMs, limitMs, reason, extensions, spent, reserved } =
+    reply;
   return {
     tenant,
     id,

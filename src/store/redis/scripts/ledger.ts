@@ -117,7 +117,7 @@ local function settle(a)
     if owned then e.running = e.running - 1 end
     local live = owned and not e.reason
     if live then touch(e) end
-    if live and (a.completion or 0) > 0 then progress(e, 'llm_response', { tokens = used }) else save(e) end
+    if live and (a.completion or 0) > 0 then progress(e, 'llm_response', { tokens = used, instance = r.instance }) else save(e) end
   end
   return { used = used, tokens = tokens, instance = r.instance }
 end
