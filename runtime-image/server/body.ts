@@ -53,7 +53,7 @@ export function parseBody<T extends z.ZodType>(schema: T, bytes: Buffer): z.infe
   }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const { param, message } = problemsOf(parsed.error);
+  const { param, message } = problemsOf(parsed.error, value, schema);
   throw new LLMPoolError("invalid_request", message, param === "" ? {} : { param });
 }
 

@@ -9,7 +9,7 @@ export const Id = z
   .regex(/^[A-Za-z0-9._:-]{1,128}$/, "must be 1 to 128 characters out of letters, digits and . _ : -");
 
 const Metadata = z.record(z.string().min(1).max(64), z.string().max(512)).refine((m) => Object.keys(m).length <= 16, {
-  message: "takes at most 16 entries",
+  message: "write at most 16 entries",
 });
 
 export const EpisodeCreate = z.strictObject({
@@ -117,7 +117,9 @@ export interface List<T> {
 export const GenerateBody = z.strictObject({
   role: z.string().max(128).optional(),
   agent_id: Id.optional(),
-  instance_id: z.union([z.int().min(0).transform(String), Id]).optional(),
+  instance_id: z
+    .union([z.int().min(0).transform(String), Id], { error: "write the id of an instance, such as 0 or code-0" })
+    .optional(),
   session_id: Id.optional(),
   episode_id: Id.optional(),
   prompt: z.string().optional(),
@@ -128,7 +130,7 @@ export const GenerateBody = z.strictObject({
     .optional(),
   max_new_tokens: z.int().min(1).max(1_000_000).optional(),
   timeout_s: z.number().positive().optional(),
-  stop: z.union([z.string(), z.array(z.string()).max(16)]).optional(),
+  stop: z.union([z.string(), z.array(z.string()).max(16)], { error: "write a text or at most 16 texts" }).optional(),
   temperature: z.number().min(0).max(2).optional(),
   seed: z.int().optional(),
   stream: z.boolean().optional(),

@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { z } from "zod";
+import { EpisodeCreate, GenerateBody, ProgressReport } from "./http.ts";
 import {
   ChatRequest,
   CompletionRequest,
@@ -11,8 +13,13 @@ import {
   stopOf,
 } from "./openai.ts";
 
+const SCHEMAS = { ChatRequest, GenerateBody, EpisodeCreate, ProgressReport };
 const messages = [{ role: "user", content: "hi" }];
 const tools = [{ type: "function", function: { name: "f", parameters: {} } }];
+const said = (schema: z.ZodType, body: unknown) => {
+  const { error } = schema.safeParse(body);
+  return error && problemsOf(error, body, schema);
+};
 const deep = (levels: number): unknown => (levels === 0 ? {} : { a: deep(levels - 1) });
 
 describe("refused, with the field at fault", () => {
@@ -86,8 +93,9 @@ describe("refused, with the field at fault", () => {
   ])("%s", (_, body, param) => {
     const parsed = ChatRequest.safeParse(body);
     if (parsed.success) throw new Error("was accepted");
-    expect(problemsOf(parsed.error).param).toBe(param);
-    expect(problemsOf(parsed.error).message).toContain(param);
+    const problem = problemsOf(parsed.error, body, ChatRequest);
+    expect(problem.param).toBe(param);
+    expect(problem.message).toContain(param);
   });
 
   test.each([
@@ -99,7 +107,89 @@ describe("refused, with the field at fault", () => {
   ])("%s", (_, body, param) => {
     const parsed = CompletionRequest.safeParse(body);
     if (parsed.success) throw new Error("was accepted");
-    expect(problemsOf(parsed.error).param).toBe(param);
+    expect(problemsOf(parsed.error, body, CompletionRequest).param).toBe(param);
+  });
+});
+
+describe("refused in words that say what to write instead", () => {
+  const one = (body: object) => ({ messages, ...body });
+  test.each<[keyof typeof SCHEMAS, unknown, string | RegExp]>([
+    ["ChatRequest", [], "the body is a list: write an object with model, stream, stream_options, max_tokens…"],
+    ["ChatRequest", {}, "messages: is missing: write a list"],
+    ["ChatRequest", { messages: [] }, "messages: is a list: write at least 1 item"],
+    ["ChatRequest", { messages: [5] }, "messages[0]: is 5: write an object"],
+    [
+      "ChatRequest",
+      { messages: [{ role: "asistant" }] },
+      'messages[0].role: is "asistant": write one of system, developer, user, assistant, tool; did you mean assistant?',
+    ],
+    [
+      "ChatRequest",
+      { messages: [{ role: "user" }] },
+      "messages[0].content: is missing: write a text or a list of text parts",
+    ],
+    [
+      "ChatRequest",
+      { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
+      'messages[0].content[0].type: is "image_url": only parts of type text are supported: write those',
+    ],
+    [
+      "ChatRequest",
+      one({ top_p: 0, temperature: 3 }),
+      "temperature: is 3: write at most 2; top_p: is 0: write more than 0",
+    ],
+    ["ChatRequest", one({ max_tokens: 1.5 }), "max_tokens: is 1.5: write a whole number"],
+    ["ChatRequest", one({ user: 5 }), "user: is 5: write a text, in quotes"],
+    ["ChatRequest", one({ stream: "yes" }), 'stream: is "yes": write true or false'],
+    ["ChatRequest", one({ metadata: { a: 1 } }), "metadata.a: is 1: write a text, in quotes"],
+    [
+      "ChatRequest",
+      one({ metadata: { a: "x".repeat(513) } }),
+      /^metadata\.a: is "x{79}…: write at most 512 characters$/,
+    ],
+    ["ChatRequest", one({ functions: [] }), "functions: is a list: no longer supported: write tools"],
+    ["ChatRequest", one({ n: 2 }), "n: is 2: only 1 is supported: send one request for each answer"],
+    [
+      "ChatRequest",
+      one({ tools: [{ type: "web" }] }),
+      /^tools\[0\]\.type: is "web": write function; tools\[0\]\.function: is missing/,
+    ],
+    [
+      "ChatRequest",
+      one({ tool_choice: "required" }),
+      'tool_choice: is "required": write tools beside it, or remove it',
+    ],
+    ["ChatRequest", one({ top_logprobs: 2 }), "top_logprobs: is 2: write logprobs: true beside it, or remove it"],
+    ["ChatRequest", one({ n: 2, seed: "1", user: 5, top_k: -7 }), /^([^;]*; ){2}[^;]*$/],
+    ["GenerateBody", { prompt: "x", max_tokens: 5 }, "max_tokens: is not a field: did you mean max_new_tokens?"],
+    [
+      "GenerateBody",
+      { prompt: "x", zzz: 5 },
+      /^zzz: is not a field: remove it, or write one of role, agent_id, .*, max_new_tokens, /,
+    ],
+    [
+      "GenerateBody",
+      { prompt: "x", instance_id: {} },
+      "instance_id: is an object: write the id of an instance, such as 0 or code-0",
+    ],
+    ["GenerateBody", { prompt: "x", timeout_s: 0 }, "timeout_s: is 0: write more than 0"],
+    ["EpisodeCreate", { metadata: { "": "x" } }, 'metadata.: is "x": its name: write at least 1 character'],
+    [
+      "ProgressReport",
+      { event: "heartbeet" },
+      'event: is "heartbeet": write one of test_discovery, test_execution, file_write, patch, token_usage, topology_switch, llm_response, heartbeat; did you mean heartbeat?',
+    ],
+  ])("%s %j", (schema, body, message) => {
+    expect(said(SCHEMAS[schema], body)?.message).toEqual(
+      typeof message === "string" ? message : expect.stringMatching(message),
+    );
+  });
+
+  test("an unknown field is the param, cut and printable; of a great many only three are looked at", () => {
+    expect(said(GenerateBody, { max_tokens: 5 })?.param).toBe("max_tokens");
+    expect(said(GenerateBody, { ["\u001b\n".repeat(1e6)]: 5 })?.param).toBe("?".repeat(128));
+    const many = Object.fromEntries(Array.from({ length: 200_000 }, (_, i) => [`max_new_token${i}`, 1]));
+    expect(said(GenerateBody, many)?.message.split("; ")).toHaveLength(3);
   });
 });
 
@@ -169,8 +259,9 @@ test("whatever JSON comes, checking it never throws, and what is refused names a
     fc.property(
       fc.record({ messages: fc.jsonValue(), tools: fc.jsonValue(), stop: fc.jsonValue(), tool_choice: fc.jsonValue() }),
       (body) => {
-        const parsed = ChatRequest.safeParse(body);
-        if (!parsed.success) expect(problemsOf(parsed.error).message).not.toBe("");
+        const problem = said(ChatRequest, body);
+        // What begins with a capital letter is a text of zod's.
+        if (problem) expect(problem.message).toMatch(/^[a-z].*: is (?!.*: [A-Z]).*: .+/s);
       },
     ),
   );

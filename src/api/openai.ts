@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { ChatMessage, Prompt, ResponseFormat, Sampling, ToolDefinition } from "./backend.ts";
 import type { UsageObject } from "./http.ts";
+import { explainIssue } from "./shape.ts";
 
 /**
  * Bodies of the OpenAI routes, as router and instances accept them: one schema, so that nothing passes the first and fails at the second.
@@ -24,12 +25,12 @@ const Text = z.unknown().transform((value, context): string => {
     context.issues.push({ code: "custom", message, path, input: value });
     return "";
   };
-  if (!Array.isArray(value)) return refuse("must be a string or an array of text parts");
+  if (!Array.isArray(value)) return refuse("write a text or a list of text parts");
   const texts: string[] = [];
   for (const [i, part] of value.entries()) {
     const { type, text } = (part ?? {}) as { type?: unknown; text?: unknown };
-    if (type !== "text") return refuse('only parts of type "text" are supported', i, "type");
-    if (typeof text !== "string") return refuse("must be a string", i, "text");
+    if (type !== "text") return refuse("only parts of type text are supported: write those", i, "type");
+    if (typeof text !== "string") return refuse("write a text", i, "text");
     texts.push(text);
   }
   return texts.join("\n");
@@ -37,13 +38,13 @@ const Text = z.unknown().transform((value, context): string => {
 
 /** JSON of any shape, within bounds. Also refuses what JSON text cannot hold. */
 const FreeObject = z.unknown().transform((value, context): Record<string, unknown> => {
-  const problem = isObject(value) ? tooComplex(value) : "must be an object";
+  const problem = isObject(value) ? tooComplex(value) : "write an object";
   if (!problem) return value as Record<string, unknown>;
   context.issues.push({ code: "custom", message: problem, path: [], input: value });
   return {};
 });
 
-const FunctionName = z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, "must be 1 to 64 letters, digits, _ . or -");
+const FunctionName = z.string().regex(/^[A-Za-z0-9_.-]{1,64}$/, "write 1 to 64 letters, digits, _ . or -");
 
 const ToolCallSchema = z.object({
   id: z.string().min(1).max(256),
@@ -53,23 +54,19 @@ const ToolCallSchema = z.object({
 
 const name = z.string().max(256).optional();
 
-const Message = z.discriminatedUnion(
-  "role",
-  [
-    z.object({ role: z.enum(["system", "developer", "user"]), content: Text, name }),
-    z.object({
-      role: z.literal("assistant"),
-      content: Text.nullish(),
-      name,
-      tool_calls: z.array(ToolCallSchema).max(MAX_TOOLS).nullish(),
-    }),
-    z.object({ role: z.literal("tool"), content: Text, tool_call_id: z.string().min(1).max(256) }),
-  ],
-  { error: "must be one of system, developer, user, assistant, tool" },
-);
+const Message = z.discriminatedUnion("role", [
+  z.object({ role: z.enum(["system", "developer", "user"]), content: Text, name }),
+  z.object({
+    role: z.literal("assistant"),
+    content: Text.nullish(),
+    name,
+    tool_calls: z.array(ToolCallSchema).max(MAX_TOOLS).nullish(),
+  }),
+  z.object({ role: z.literal("tool"), content: Text, tool_call_id: z.string().min(1).max(256) }),
+]);
 
 const Tool = z.object({
-  type: z.literal("function", 'only tools of type "function" are supported'),
+  type: z.literal("function"),
   function: z.object({
     name: FunctionName,
     description: z.string().max(16_384).nullish(),
@@ -83,18 +80,14 @@ const ToolChoice = z.union(
     z.enum(["none", "auto", "required"]),
     z.object({ type: z.literal("function"), function: z.object({ name: z.string() }) }),
   ],
-  { error: 'must be "none", "auto", "required" or {"type": "function", "function": {"name": …}}' },
+  { error: 'write "none", "auto", "required" or {"type": "function", "function": {"name": …}}' },
 );
 
-const ResponseFormatSchema = z.discriminatedUnion(
-  "type",
-  [
-    z.object({ type: z.literal("text") }),
-    z.object({ type: z.literal("json_object") }),
-    z.object({ type: z.literal("json_schema"), json_schema: z.object({ schema: FreeObject }) }),
-  ],
-  { error: "must be one of text, json_object, json_schema" },
-);
+const ResponseFormatSchema = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("text") }),
+  z.object({ type: z.literal("json_object") }),
+  z.object({ type: z.literal("json_schema"), json_schema: z.object({ schema: FreeObject }) }),
+]);
 
 const tokens = z.int().min(1).max(2_147_483_647);
 
@@ -113,19 +106,19 @@ const common = {
   seed: z.int().nullish(),
   stop: z
     .union([z.string().min(1).max(1024), z.array(z.string().min(1).max(1024)).max(MAX_STOPS)], {
-      error: `must be a string or at most ${MAX_STOPS} strings, each of 1 to 1024 characters`,
+      error: `write a text or at most ${MAX_STOPS} texts, each of 1 to 1024 characters`,
     })
     .nullish(),
   user: z.string().max(512).nullish(),
   prompt_cache_key: z.string().max(512).nullish(),
   metadata: z
-    .record(z.string(), z.string("must be a string").max(512))
-    .refine((m) => Object.keys(m).length <= 16, "takes at most 16 entries")
+    .record(z.string(), z.string().max(512))
+    .refine((m) => Object.keys(m).length <= 16, "write at most 16 entries")
     .nullish(),
   n: z.literal(1, "only 1 is supported: send one request for each answer").nullish(),
   logit_bias: z
     .record(z.string(), z.number())
-    .refine((b) => Object.keys(b).length === 0, "is not supported")
+    .refine((b) => Object.keys(b).length === 0, "not supported: remove it")
     .nullish(),
 };
 
@@ -140,19 +133,24 @@ const ChatSchema = z
     /** Only instances that say so in `/readyz` take it. */
     logprobs: z.boolean().nullish(),
     top_logprobs: z.int().min(0).max(20).nullish(),
-    functions: refused("is no longer supported: use tools"),
-    function_call: refused("is no longer supported: use tool_choice"),
-    audio: refused("audio is not supported"),
-    modalities: z.array(z.literal("text", 'only "text" is supported')).nullish(),
+    functions: refused("no longer supported: write tools"),
+    function_call: refused("no longer supported: write tool_choice"),
+    audio: refused("not supported: remove it"),
+    modalities: z.array(z.literal("text")).nullish(),
   })
   .check((context) => {
     const { tools, tool_choice: choice, logprobs, top_logprobs: top } = context.value;
-    if (top && !logprobs)
-      context.issues.push({ code: "custom", message: "needs logprobs: true", path: ["top_logprobs"], input: top });
+    if (top && !logprobs) {
+      const message = "write logprobs: true beside it, or remove it";
+      context.issues.push({ code: "custom", message, path: ["top_logprobs"], input: top });
+    }
     if (!choice || choice === "none" || choice === "auto") return;
     const names = (tools ?? []).map((tool) => tool.function.name);
     if (choice === "required" ? names.length > 0 : names.includes(choice.function.name)) return;
-    const message = names.length === 0 ? "needs tools" : `names a function that is not in tools (${names.join(", ")})`;
+    const message =
+      names.length === 0
+        ? "write tools beside it, or remove it"
+        : `its function is not in tools: write one of ${names.join(", ")}`;
     context.issues.push({ code: "custom", message, path: ["tool_choice"], input: choice });
   });
 /** `POST /v1/chat/completions`. Compiled: zod's interpreter costs several times as much, and its closures outlive their request. */
@@ -161,11 +159,11 @@ export type ChatRequest = z.infer<typeof ChatRequest>;
 
 const CompletionSchema = z.object({
   ...common,
-  prompt: z.string("must be one string: send one request for each prompt").min(1),
-  logprobs: refused("log probabilities are given by chat completions alone"),
-  echo: off("is not supported"),
-  best_of: z.literal(1, "only 1 is supported").nullish(),
-  suffix: z.literal("", "is not supported").nullish(),
+  prompt: z.string("write one text, not an empty one: send one request for each prompt").min(1),
+  logprobs: refused("only chat completions give log probabilities: remove it"),
+  echo: off("not supported: remove it"),
+  best_of: z.literal(1, "only 1 is supported: remove it").nullish(),
+  suffix: z.literal("", "not supported: remove it").nullish(),
 });
 /** `POST /v1/completions`: the prompt is tokenised as it stands. */
 export const CompletionRequest = z.compile(CompletionSchema, { strict: true });
@@ -209,19 +207,38 @@ export function responseFormatOf(body: ChatRequest | CompletionRequest): Respons
   return format.type === "json_schema" ? { type: "json_schema", schema: format.json_schema.schema } : format;
 }
 
-/** What is wrong with a body: `param` is the first field at fault (`messages[2].content[0].type`), `message` names up to three. */
-export function problemsOf(error: z.ZodError): { param: string; message: string } {
-  const problems = error.issues.map((issue) => {
-    const path = z.core.toDotPath(issue.path);
-    return { path, text: path === "" ? issue.message : `${path}: ${issue.message}` };
-  });
+/**
+ * What `schema` found wrong with a body, `value`: `param` is the first field at fault (`messages[2].content[0].type`), `message` names up to
+ * three. More are not looked at: a body may hold a hundred thousand of them.
+ */
+export function problemsOf(error: z.ZodError, value: unknown, schema: z.ZodType): { param: string; message: string } {
+  const fields = schema instanceof z.ZodObject ? Object.keys(schema.shape) : [];
+  const root = { properties: Object.fromEntries(fields.map((field) => [field, {}])) };
+  const problems = error.issues
+    .slice(0, NAMED)
+    .flatMap((issue) => explainIssue(withInput(issue, value), root))
+    .slice(0, NAMED)
+    .map(({ path, message }) => ({ path: printable(path), message }));
   return {
     param: problems[0]?.path ?? "",
     message: problems
-      .slice(0, 3)
-      .map((p) => p.text)
+      .map(({ path, message }) => (path === "" ? `the body ${message}` : `${path}: ${message}`))
       .join("; "),
   };
+}
+
+const NAMED = 3;
+
+function withInput(issue: z.core.$ZodIssue, value: unknown): z.core.$ZodIssue {
+  if (issue.code === "unrecognized_keys") return { ...issue, keys: issue.keys.slice(0, NAMED) };
+  const input = issue.path.reduce((at, step) => (at as Record<PropertyKey, unknown> | undefined)?.[step], value);
+  return { ...issue, input } as z.core.$ZodIssue;
+}
+
+/** Names of fields are the caller's text: they end up in logs and terminals. */
+function printable(path: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+  return path.slice(0, 128).replace(/[\u0000-\u001f\u007f]/g, "?");
 }
 
 interface TokenLogprob {
@@ -295,12 +312,12 @@ function tooComplex(root: object): string | undefined {
   let level: object[] = [root];
   let nodes = 0;
   for (let depth = 1; level.length > 0; depth++) {
-    if (depth > MAX_JSON_DEPTH) return `is nested deeper than ${MAX_JSON_DEPTH} levels`;
+    if (depth > MAX_JSON_DEPTH) return `nested deeper than ${MAX_JSON_DEPTH} levels: write a flatter one`;
     const next: object[] = [];
     for (const node of level) {
       for (const child of Object.values(node)) {
         nodes += 1;
-        if (nodes > MAX_JSON_NODES) return `has more than ${MAX_JSON_NODES} values`;
+        if (nodes > MAX_JSON_NODES) return `more than ${MAX_JSON_NODES} values: write a smaller one`;
         if (typeof child === "object" && child !== null) next.push(child);
       }
     }

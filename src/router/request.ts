@@ -131,6 +131,6 @@ function parseGenerate(fields: Record<string, unknown>): InferenceRequest {
 export function check<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const { param, message } = problemsOf(parsed.error);
+  const { param, message } = problemsOf(parsed.error, value, schema);
   throw new LLMPoolError("invalid_request", message, param === "" ? {} : { param });
 }
