@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { InstanceState } from "./instance.ts";
+import { RequestMetadata } from "./openai.ts";
 
 /** Bodies of the router's own calls (everything that is not OpenAI's). Instants are RFC 3339 in UTC, durations are seconds. */
 
@@ -113,28 +114,34 @@ export interface List<T> {
   data: T[];
 }
 
-/** `POST /v1/generate`: one of `role`, `agent_id`, `instance_id` says who asks; one of `prompt`, `messages` what. */
-export const GenerateBody = z.strictObject({
-  role: z.string().max(128).optional(),
-  agent_id: Id.optional(),
-  instance_id: z
-    .union([z.int().min(0).transform(String), Id], { error: "write the id of an instance, such as 0 or code-0" })
-    .optional(),
-  session_id: Id.optional(),
-  episode_id: Id.optional(),
-  prompt: z.string().optional(),
-  messages: z
-    .array(z.looseObject({ role: z.string() }))
-    .min(1)
-    .max(4096)
-    .optional(),
-  max_new_tokens: z.int().min(1).max(1_000_000).optional(),
-  timeout_s: z.number().positive().optional(),
-  stop: z.union([z.string(), z.array(z.string()).max(16)], { error: "write a text or at most 16 texts" }).optional(),
-  temperature: z.number().min(0).max(2).optional(),
-  seed: z.int().optional(),
-  stream: z.boolean().optional(),
+/** A null counts as absent: many clients write one for what is not set. */
+const orNull = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+
+const GenerateSchema = z.strictObject({
+  role: orNull(z.string().max(128)),
+  agent_id: orNull(Id),
+  instance_id: orNull(
+    z.union([z.int().min(0).transform(String), Id], { error: "write the id of an instance, such as 0 or code-0" }),
+  ),
+  session_id: orNull(Id),
+  episode_id: orNull(Id),
+  metadata: orNull(RequestMetadata),
+  prompt: orNull(z.string()),
+  messages: orNull(
+    z
+      .array(z.looseObject({ role: z.string() }))
+      .min(1)
+      .max(4096),
+  ),
+  max_new_tokens: orNull(z.int().min(1).max(1_000_000)),
+  timeout_s: orNull(z.number().positive()),
+  stop: orNull(z.union([z.string(), z.array(z.string()).max(16)], { error: "write a text or at most 16 texts" })),
+  temperature: orNull(z.number().min(0).max(2)),
+  seed: orNull(z.int()),
+  stream: orNull(z.boolean()),
 });
+/** `POST /v1/generate`: one of `role`, `agent_id`, `instance_id` says who asks; one of `prompt`, `messages` what. Compiled, as ChatRequest. */
+export const GenerateBody = z.compile(GenerateSchema, { strict: true });
 export type GenerateBody = z.infer<typeof GenerateBody>;
 
 export interface GenerateAnswer {

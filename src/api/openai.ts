@@ -89,6 +89,10 @@ const ResponseFormatSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("json_schema"), json_schema: z.object({ schema: FreeObject }) }),
 ]);
 
+export const RequestMetadata = z
+  .record(z.string(), z.string().max(512))
+  .refine((m) => Object.keys(m).length <= 16, "write at most 16 entries");
+
 const tokens = z.int().min(1).max(2_147_483_647);
 
 const common = {
@@ -111,10 +115,7 @@ const common = {
     .nullish(),
   user: z.string().max(512).nullish(),
   prompt_cache_key: z.string().max(512).nullish(),
-  metadata: z
-    .record(z.string(), z.string().max(512))
-    .refine((m) => Object.keys(m).length <= 16, "write at most 16 entries")
-    .nullish(),
+  metadata: RequestMetadata.nullish(),
   n: z.literal(1, "only 1 is supported: send one request for each answer").nullish(),
   logit_bias: z
     .record(z.string(), z.number())

@@ -106,7 +106,7 @@ export function parseObject(body: Buffer): Record<string, unknown> {
 }
 
 function parseGenerate(fields: Record<string, unknown>): InferenceRequest {
-  const { prompt, messages, max_new_tokens, stop, temperature, seed, stream, ...generate } = check(
+  const { prompt, messages, max_new_tokens, stop, temperature, seed, stream, metadata, ...generate } = check(
     GenerateBody,
     fields,
   );
@@ -120,6 +120,7 @@ function parseGenerate(fields: Record<string, unknown>): InferenceRequest {
     temperature,
     seed,
     stream,
+    metadata,
     // The last piece of a stream tells the usage, whoever asks.
     ...(stream && { stream_options: { include_usage: true } }),
   };

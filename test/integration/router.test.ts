@@ -93,6 +93,34 @@ describe("a request and its answer", () => {
     );
   });
 
+  test("/v1/generate takes metadata as the OpenAI routes do, and a null as nothing", async () => {
+    const nothing = {
+      role: null,
+      agent_id: null,
+      instance_id: null,
+      episode_id: null,
+      timeout_s: null,
+      messages: null,
+    };
+    const metadata = { role: "coder", session_id: "ep:coder", episode_id: "ep", note: "x" };
+    const answer = await rig.post("/v1/generate", {
+      ...nothing,
+      prompt: "hi",
+      metadata,
+      session_id: null,
+      max_new_tokens: null,
+      stop: null,
+      temperature: null,
+      seed: null,
+      stream: null,
+    });
+    expect(await answer.json()).toMatchObject({ text: "hello", instance_id: "1", session_id: "ep:coder" });
+    expect(at(1).received[0]?.body).toMatchObject({ metadata });
+    expect((await rig.get<EpisodeObject>("/v1/episodes/ep")).sessions).toEqual(["ep:coder"]);
+    const refused = await rig.post("/v1/generate", { prompt: "hi", metadata: { role: 5 } });
+    expect(await refused.json()).toMatchObject({ error: { code: "invalid_request", param: "metadata.role" } });
+  });
+
   test("keeps a session on its instance, and refuses to have it on another", async () => {
     await rig.chat({ model: "planner" }, { "x-session-id": "s" });
     const refused = await rig.chat({ model: "planner" }, { "x-session-id": "s", "x-llmpool-instance": "1" });
