@@ -10,7 +10,7 @@ export function resourceTables(): string {
     "### status",
     table(rows(status, "")),
     "### Rules between fields",
-    "A manifest that breaks one is refused with this text, by a cluster and by `llmpool validate` alike.",
+    "A manifest that breaks one is refused with this text, by a cluster and by `llmpool validate` alike. Where it is about items of a list, `validate` says besides which ones.",
     [...new Set(messages(structural(LLMPool)))].map((message) => `- ${inCell(message)}`).join("\n"),
   ].join("\n\n");
 }

@@ -1,8 +1,8 @@
 import { z } from "zod";
 
 /**
- * A CEL rule as Kubernetes stores it in the CRD. `message` names the field and says what to write instead; a `messageExpression` could name
- * the very item, but Kubernetes reckons building a text as too dear for a CRD.
+ * A CEL rule as Kubernetes stores it in the CRD. `message` names the field and says what to write instead; for a rule that
+ * should name the very item see `each`.
  */
 export interface Rule {
   rule: string;

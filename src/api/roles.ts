@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { each } from "./each.ts";
 import { formed, keyedBy, PodTemplate, rules, text } from "./fields.ts";
 import { BackendName, Model } from "./model.ts";
 import { Gpu, Resources } from "./placement.ts";
@@ -12,10 +13,16 @@ const variantName = () =>
   formed(12, /^[a-z]([-a-z0-9]*[a-z0-9])?$/, "at most 12 lower-case letters, digits and '-', beginning with a letter");
 
 /** Every item's name is used once. Kubernetes refuses it too, for a list-map; this says what to write. */
-const uniqueNames = (field: string) => ({
-  rule: "self.all(a, self.exists_one(b, b.name == a.name))",
-  message: `${field}: a name is used twice: give each its own name`,
-});
+const uniqueNames = (kind: string) =>
+  each({
+    of: "self",
+    as: "a",
+    holds: "self.exists_one(b, b.name == a.name)",
+    kind,
+    field: "name",
+    label: `${kind}s:`,
+    says: "a name is used twice: give each its own name",
+  });
 
 export const Role = z.strictObject({
   name: formed(
@@ -39,7 +46,7 @@ export type Role = z.infer<typeof Role>;
 export const Roles = z
   .array(Role)
   .max(64)
-  .meta({ ...keyedBy("name"), ...rules(uniqueNames("roles")) });
+  .meta({ ...keyedBy("name"), ...rules(uniqueNames("role")) });
 
 /** Another model for some roles. What it does not say, it takes from the pool's spec. */
 export const Variant = z.strictObject({
@@ -66,4 +73,4 @@ export type Variant = z.infer<typeof Variant>;
 export const Variants = z
   .array(Variant)
   .max(16)
-  .meta({ ...keyedBy("name"), ...rules(uniqueNames("variants")) });
+  .meta({ ...keyedBy("name"), ...rules(uniqueNames("variant")) });

@@ -5,8 +5,8 @@ import { LLMPool } from "./llmpool.ts";
 import { type Schema, structural } from "./structural.ts";
 import { validatePool } from "./validate.ts";
 
-test.each(BROKEN_RULES)("$path: $message", ({ path, message, manifest }) => {
-  expect(validatePool(manifest)).toEqual({ ok: false, problems: [{ path, message }] });
+test.each(BROKEN_RULES)("$path: $message", ({ path, message, told, manifest }) => {
+  expect(validatePool(manifest)).toEqual({ ok: false, problems: told ?? [{ path, message }] });
 });
 
 test.each(VALID_SPECS)("%o is valid", (spec) => {

@@ -1,3 +1,5 @@
+import { isObject } from "./defaults.ts";
+import { each } from "./each.ts";
 import type { Rule } from "./fields.ts";
 import { DEFAULT_ROLES, DEFAULT_VARIANT } from "./names.ts";
 
@@ -27,14 +29,18 @@ const VARIANT: Loaded = {
 
 /** The same condition for the pool's own model and for each variant that brings another backend or model. */
 function everyModel(condition: (model: Loaded) => string, field: string, cure: string): Rule[] {
-  const bad = `(has(v.backend) || has(v.model)) && !(${condition(VARIANT)})`;
   return [
     { rule: condition(POOL), message: `${field}: ${cure}`, fieldPath: `.${field}` },
-    {
-      rule: `!has(self.variants) || !self.variants.exists(v, ${bad})`,
-      message: `variants[].${field}: ${cure}`,
+    each({
+      of: "self.variants",
+      as: "v",
+      holds: `!(has(v.backend) || has(v.model)) || (${condition(VARIANT)})`,
+      kind: "variant",
+      field,
+      label: `variants[].${field}:`,
+      says: cure,
       fieldPath: ".variants",
-    },
+    }),
   ];
 }
 
@@ -77,17 +83,35 @@ const KNOWN_INSTANCE = `!has(r.instance) || (${IN_DEFAULT}
   : !has(self.variants) || self.variants.all(v, v.name != r.variant || (has(v.instances) ? v.instances : self.instances) == 0
     || r.instance < (has(v.instances) ? v.instances : self.instances)))`.replace(/\s+/g, " ");
 
+const namesIn = (spec: unknown, list: "roles" | "variants"): string[] => {
+  const items = isObject(spec) ? spec[list] : undefined;
+  return Array.isArray(items) ? items.map((item) => item?.name).filter((name) => typeof name === "string") : [];
+};
+
 const ROLES: Rule[] = [
-  {
-    rule: `!has(self.roles) || self.roles.all(r, ${KNOWN_VARIANT})`,
-    message: "roles[].variant names no variant: add it to variants, or remove it",
+  each({
+    of: "self.roles",
+    as: "r",
+    holds: KNOWN_VARIANT,
+    kind: "role",
+    field: "variant",
+    isTold: true,
+    label: "roles[].variant",
+    says: "names no variant: add it to variants, or remove it",
     fieldPath: ".roles",
-  },
-  {
-    rule: `!has(self.roles) || self.roles.all(r, ${KNOWN_INSTANCE})`,
-    message: "roles[].instance is not below its variant's instances: write a smaller number, or raise instances",
+    known: (self) => [DEFAULT_VARIANT, ...namesIn(self, "variants")],
+  }),
+  each({
+    of: "self.roles",
+    as: "r",
+    holds: KNOWN_INSTANCE,
+    kind: "role",
+    field: "instance",
+    isTold: true,
+    label: "roles[].instance",
+    says: "is not below its variant's instances: write a smaller number, or raise instances",
     fieldPath: ".roles",
-  },
+  }),
 ];
 
 const ROLE_NAMES = DEFAULT_ROLES.map((name) => `'${name}'`).join(", ");
@@ -100,11 +124,15 @@ const LIMITS: Rule[] = [
     message: "episodes.maxTimeoutSeconds is below episodes.timeoutSeconds: raise it, or lower timeoutSeconds",
     fieldPath: ".episodes.maxTimeoutSeconds",
   },
-  {
-    rule: `self.budgets.roleTokens.all(name, ${KNOWN_ROLE})`,
-    message: "budgets.roleTokens names a role that does not exist: add it to roles, or remove it",
+  each({
+    of: "self.budgets.roleTokens",
+    as: "name",
+    holds: KNOWN_ROLE,
+    label: "budgets.roleTokens",
+    says: "names a role that does not exist: add it to roles, or remove it",
     fieldPath: ".budgets",
-  },
+    known: (self) => (isObject(self) && self.roles === undefined ? DEFAULT_ROLES : namesIn(self, "roles")),
+  }),
 ];
 
 const ROUTER: Rule[] = [

@@ -152,6 +152,22 @@ describe("every problem is told at once, with its field and cure", () => {
   });
 });
 
+test("of items that break a rule each is named, with what may have been meant", () => {
+  const variants = [{ name: "code", instances: 2 }];
+  const roles = [{ name: "planner" }, { name: "coder", variant: "cod" }, { name: "runner", instance: 7 }];
+  const budgets = { roleTokens: { planner: 1, planer: 1, zzz: 1 } };
+  expect(said(stub({ roles: [...roles, { name: "far", variant: "code", instance: 2 }], variants, budgets }))).toEqual([
+    "spec.roles[1].variant: role coder: variant cod names no variant: add it to variants, or remove it; did you mean code?",
+    "spec.roles[2].instance: role runner: instance 7 is not below its variant's instances: write a smaller number, or raise instances",
+    "spec.roles[3].instance: role far: instance 2 is not below its variant's instances: write a smaller number, or raise instances",
+    "spec.budgets.roleTokens.planer: names a role that does not exist: add it to roles, or remove it; did you mean planner?",
+    "spec.budgets.roleTokens.zzz: names a role that does not exist: add it to roles, or remove it",
+  ]);
+  expect(said(stub({ budgets: { roleTokens: { codr: 1 } } }))).toEqual([
+    "spec.budgets.roleTokens.codr: names a role that does not exist: add it to roles, or remove it; did you mean coder?",
+  ]);
+});
+
 test("counts characters as Kubernetes does, not UTF-16 units", () => {
   expect(said(stub({ warmupPrompt: "🤖".repeat(4096) }))).toEqual([]);
   expect(said(stub({ warmupPrompt: "🤖".repeat(4097) }))).toHaveLength(1);

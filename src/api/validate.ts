@@ -1,4 +1,4 @@
-import { checkRules } from "./cel.ts";
+import { brokenRules, explainRule } from "./cel.ts";
 import { applyDefaults, isObject } from "./defaults.ts";
 import { LLMPool } from "./llmpool.ts";
 import type { Problem } from "./problem.ts";
@@ -27,6 +27,6 @@ export function validatePool(manifest: unknown): Validation {
   const wrongTypes = issues.some((issue) => ["invalid_type", "invalid_union", "invalid_value"].includes(issue.code));
   const root = schema;
   const problems = issues.flatMap((issue) => explainIssue(issue, root));
-  if (!wrongTypes) problems.push(...checkRules(pool, schema));
+  if (!wrongTypes) problems.push(...brokenRules(pool, schema).flatMap(explainRule));
   return shape.success && problems.length === 0 ? { ok: true, pool: shape.data } : { ok: false, problems };
 }
