@@ -1,6 +1,13 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { BROKEN_RULES } from "../../test/fixtures/broken-rules.ts";
+import { LIKELY } from "../../test/fixtures/likely-values.ts";
+import { fromSchema } from "../../test/support/from-schema.ts";
+import { misshape } from "../../test/support/misshape.ts";
 import { manifest, pool } from "../../test/support/pool.ts";
+import { LLMPoolSpec } from "./llmpool.ts";
 import { describe as show } from "./problem.ts";
+import { structural } from "./structural.ts";
 import { validatePool } from "./validate.ts";
 
 const said = (value: unknown): string[] => {
@@ -166,6 +173,45 @@ test("of items that break a rule each is named, with what may have been meant", 
   expect(said(stub({ budgets: { roleTokens: { codr: 1 } } }))).toEqual([
     "spec.budgets.roleTokens.codr: names a role that does not exist: add it to roles, or remove it; did you mean coder?",
   ]);
+});
+
+describe("rules beside an error of shape", () => {
+  test.each(BROKEN_RULES)("a broken rule is told with it: $message", ({ path, message, told, manifest }) => {
+    const both = { ...manifest, spec: { ...(manifest.spec as object), image: 5 } };
+    expect(validatePool(both)).toEqual({
+      ok: false,
+      problems: [{ path: "spec.image", message: "is 5: write a text, in quotes" }, ...(told ?? [{ path, message }])],
+    });
+  });
+
+  test.each([
+    ["instances, misspelt, may be enough", { intances: 9, roles: [{ name: "a", instance: 7 }] }],
+    ["a variant whose name is missing may be the one", { variants: [{}], roles: [{ name: "a", variant: "code" }] }],
+    ["a time that is no number may be long enough", { episodes: { timeoutSeconds: 7000, maxTimeoutSeconds: "x" } }],
+    ["a time that is too long will be another", { episodes: { timeoutSeconds: 10_000_000 } }],
+    ["roles that are no list may have the name", { roles: {}, budgets: { roleTokens: { cook: 1 } } }],
+    ["a role that is none may have the name", { roles: [5], budgets: { roleTokens: { cook: 1 } } }],
+    ["a misspelt secret may be there", { router: { auth: { mode: "ApiKey", secretNam: "keys" } } }],
+  ])("%s: it alone is told", (_, spec) => {
+    expect(said(stub(spec))).toHaveLength(1);
+  });
+
+  test("a valid manifest with one error of shape has that one problem", () => {
+    const schema = structural(LLMPoolSpec);
+    const valid = fromSchema(schema, LIKELY, ["scaling", "cache"]).filter((spec) => validatePool(manifest(spec)).ok);
+    fc.assert(
+      fc.property(
+        valid.chain((spec) => misshape(spec, schema, "spec")),
+        ({ value, paths }) => {
+          const result = validatePool(manifest(value));
+          const named = result.ok ? [] : result.problems.map(({ path }) => path);
+          expect(named).not.toEqual([]);
+          for (const path of named) expect(paths).toContain(path);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
 });
 
 test("counts characters as Kubernetes does, not UTF-16 units", () => {

