@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { expect, test } from "vitest";
 import { FakeClock } from "../../test/support/fake-clock.ts";
 import { poolPlan } from "../../test/support/pool.ts";
@@ -44,5 +45,20 @@ test("a router that takes over the heartbeats writes them at once, and from then
   isOnDuty = true;
   await pass(50);
   expect(beats).toEqual([36, 56, 76]);
+  watch.close();
+});
+
+test("a caller who has left before its stream begins is nobody to write to", async () => {
+  const plan = poolPlan({});
+  const store: Pick<StateStore, "onEpisodeEvent" | "episode"> = {
+    onEpisodeEvent: () => () => {},
+    episode: async () => ({ state: "active" }) as Episode,
+  };
+  const watch = new EpisodeWatch({
+    ...{ store: store as StateStore, clock: new FakeClock(), plan: () => plan, writeLine: () => {} },
+    ...{ instancesOf: () => [], onRan: () => {}, onEnded: () => {} },
+  });
+  // Anything more that is asked of it would throw.
+  await watch.stream("", "e", 0, { destroyed: true } as ServerResponse);
   watch.close();
 });

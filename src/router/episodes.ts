@@ -6,6 +6,7 @@ import type { Episode, EpisodeEvent, EpisodeSettings, StateStore } from "../core
 import { Bag, type Bagged } from "../lib/bag.ts";
 import type { Clock } from "../lib/clock.ts";
 import { LLMPoolError } from "../lib/errors.ts";
+import { EventStream } from "./event-stream.ts";
 import { endObject, eventObject, heartbeatObject } from "./views.ts";
 
 /** What an episode may do: the pool's settings, which a caller can only lower. */
@@ -53,11 +54,6 @@ function overdueError(id: string): LLMPoolError {
 const STAND_BY_MS = 1_000;
 const BEATS_AT_ONCE = 100;
 
-interface Subscriber {
-  send(event: string, data: object, seq?: number): void;
-  end(): void;
-}
-
 /** Something that runs for an episode. */
 export interface EpisodeWork extends Bagged {
   /** The episode has this much time from now on, in milliseconds. */
@@ -90,12 +86,13 @@ export class EpisodeWatch {
   #endedBefore = new Map<string, LLMPoolError>();
   /** Those that the store is asked about, because their end is due. */
   readonly #overdue = new Set<string>();
-  readonly #subscribers = new Map<string, Set<Subscriber>>();
+  readonly #subscribers = new Map<string, Set<EventStream>>();
   /** Active episodes; heartbeats need no question to the store for the others. */
   readonly #active = new Map<string, { tenant: string; id: string }>();
   readonly #unsubscribe: () => void;
   #cancelBeat: () => void = () => {};
   #cancelStandBy: () => void = () => {};
+  #leaving = false;
   #closed = false;
 
   constructor(deps: EpisodeWatchDeps) {
@@ -152,54 +149,48 @@ export class EpisodeWatch {
     const { store } = this.#deps;
     const episode = await store.episode(tenant, id);
     if (!episode) throw new LLMPoolError("not_found", `no episode "${id}"`, { param: "id" });
-    res.writeHead(200, {
-      "content-type": "text/event-stream; charset=utf-8",
-      "cache-control": "no-cache, no-transform",
-      "x-accel-buffering": "no",
-    });
-    let last = after;
-    const write: Subscriber["send"] = (event, data, seq) => {
-      if (seq !== undefined) {
-        if (seq <= last) return;
-        last = seq;
-      }
-      res.write(`${seq === undefined ? "" : `id: ${seq}\n`}event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-    };
-    // What happens while the events before are read comes after them.
-    let early: (() => void)[] | undefined = [];
-    const inOrder = (act: () => void) => void (early ? early.push(act) : act());
-    const subscriber: Subscriber = {
-      send: (event, data, seq) => inOrder(() => write(event, data, seq)),
-      end: () => inOrder(() => void res.end()),
-    };
+    // Whoever left while that was asked closes no more.
+    if (res.destroyed) return;
     const key = keyOf(tenant, id);
-    const set = this.#subscribers.get(key) ?? new Set();
-    this.#subscribers.set(key, set.add(subscriber));
-    res.on("close", () => {
-      set.delete(subscriber);
-      if (set.size === 0) this.#subscribers.delete(key);
-    });
-    // Subscribed before reading: an event in between is sent once, whichever way it comes first.
+    const stream = new EventStream(res, after, () => this.#unsubscribeFrom(key, stream));
+    // Subscribed before reading: nothing in between is missed.
+    this.#subscribers.set(key, (this.#subscribers.get(key) ?? new Set()).add(stream));
     const replay = async () => {
-      for (const event of await store.episodeEvents(tenant, id, last))
-        write(event.kind, eventObject(id, event), event.seq);
+      for (const event of await store.episodeEvents(tenant, id, stream.last))
+        stream.replay(event.kind, eventObject(id, event), event.seq);
     };
     await replay();
-    const acts = early;
-    early = undefined;
-    for (const act of acts) act();
-    if ((await store.episode(tenant, id))?.state === "active" && !this.#closed) return;
+    stream.live();
+    if ((await store.episode(tenant, id))?.state === "active" && !this.#leaving) return;
     // Its end may be on the way still.
     await replay();
-    res.end();
+    stream.end();
+  }
+
+  /** Ends the streams, which go on at another router. All else goes on for the calls that run still. */
+  leave(): void {
+    this.#leaving = true;
+    for (const key of this.#subscribers.keys()) this.#endStreams(key);
   }
 
   close(): void {
+    this.leave();
     this.#closed = true;
     this.#unsubscribe();
     this.#cancelBeat();
     this.#cancelStandBy();
-    for (const set of this.#subscribers.values()) for (const subscriber of set) subscriber.end();
+  }
+
+  #unsubscribeFrom(key: string, stream: EventStream): void {
+    const set = this.#subscribers.get(key);
+    set?.delete(stream);
+    if (set?.size === 0) this.#subscribers.delete(key);
+  }
+
+  #endStreams(key: string): void {
+    const streams = this.#subscribers.get(key) ?? [];
+    this.#subscribers.delete(key);
+    for (const stream of streams) stream.end();
   }
 
   #onEvent(episode: Episode, event: EpisodeEvent, isOurs: boolean): void {
@@ -228,7 +219,7 @@ export class EpisodeWatch {
     const reason = abortError(episode);
     this.#ended.set(key, reason);
     for (const work of this.#running.get(key)?.list() ?? []) work.ended(reason);
-    for (const subscriber of [...(this.#subscribers.get(key) ?? [])]) subscriber.end();
+    this.#endStreams(key);
   }
 
   /** Beats on a fixed grid, so that slow beats do not drift. */

@@ -227,10 +227,11 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   async function close(graceMs = 0): Promise<void> {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     server.closeIdleConnections();
-    watch.close();
+    watch.leave();
     const late = clock.after(graceMs, () => server.closeAllConnections());
     if (graceMs <= 0) server.closeAllConnections();
     await inference.idle();
+    watch.close();
     await endOfTurn();
     // The last answers may not have left yet; who does not read them has no more time than the calls had.
     for (const socket of sockets) socket.destroySoon();

@@ -634,6 +634,23 @@ describe("episodes and budgets", () => {
   }
 });
 
+test("a router that closes tells of its episodes until its calls have ended, and an episode that ends cuts off its own", async () => {
+  rig = await startRig({ episodes: { heartbeatSeconds: 20 } }, 1);
+  at(0).behave = () => {};
+  const running = rig.chat({}, { "x-episode-id": "e1" });
+  await eventually("it runs", () => at(0).received[0]);
+  const events = await fetch(`${rig.router.url}/v1/episodes/e1/events`);
+  const closed = rig.router.close(60_000);
+  expect(await events.text()).toContain("event: started");
+  rig.clock.advance(20_000);
+  expect(await eventually("a line", () => rig.lines[0])).toContain("episode_heartbeat");
+  await rig.store.endEpisode("", "e1", "cancelled");
+  expect(await (await running).json()).toMatchObject({ error: { code: "episode_ended" } });
+  await at(0).received[0]?.aborted;
+  rig.clock.advance(60_000);
+  await closed;
+});
+
 test("a router that closes lets calls end within the grace, and settles them", async () => {
   rig = await startRig({}, 1);
   const { promise: go, resolve } = Promise.withResolvers<void>();
