@@ -154,6 +154,17 @@ test("a supervisor speaks for all that it runs, with their restarts", async () =
   expect(prober.told("k").get("1")).toEqual({ state: "Failed", restarts: 2, message: "went over its memory limit" });
 });
 
+test("what a pod itself has said is told apart from what is remembered and from what another said", async () => {
+  const pod = (name: string) => ({ url: `http://${name}:8200/healthz`, id: undefined, uid: name, ready: false });
+  const answers = { "http://a:8200/healthz": { instances: [{ id: "0", ...ready() }] } };
+  const { prober, pass } = probing(answers);
+  prober.follow("k", [pod("a"), pod("b")], new Map([["1", { state: "Ready" }]]));
+  await pass(0);
+  expect([...prober.told("k").keys()].sort()).toEqual(["0", "1"]);
+  expect([...prober.said("k", "a").keys()]).toEqual(["0"]);
+  expect(prober.said("k", "b").size).toBe(0);
+});
+
 test.each([
   "ready",
   null,

@@ -62,6 +62,12 @@ export class Prober implements AsyncDisposable {
     return new Map([...(pool?.remembered ?? []), ...asked.flatMap(({ told }) => [...told])]);
   }
 
+  /** What this very pod has said of its instances, by id: nothing that is remembered, or was said by the pod before it. */
+  said(key: string, uid: string): ReadonlyMap<string, Told> {
+    const own = [...(this.#pools.get(key)?.asked.values() ?? [])].filter((asked) => asked.uid === uid);
+    return new Map(own.flatMap(({ told }) => [...told]));
+  }
+
   /** Milliseconds for which somebody is about to say more; 0: nobody is. */
   waitMs(key: string): number {
     const now = this.#options.clock.now();
@@ -87,6 +93,7 @@ class Asked {
   /** It has not spoken yet, nor been silent for so long that it says nothing. */
   waits = true;
   running: Promise<void>;
+  readonly uid: string;
   /** When nobody waits for its answer any more, on the clock. */
   heldUntil = 0;
   readonly #target: Target;
@@ -99,6 +106,7 @@ class Asked {
 
   constructor(target: Target, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
     this.#target = target;
+    this.uid = target.uid;
     this.#options = options;
     this.#signal = AbortSignal.any([signal, this.#end.signal]);
     this.#ready = target.ready;

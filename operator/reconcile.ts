@@ -1,14 +1,15 @@
 import { isDeepStrictEqual } from "node:util";
+import type { V1ConfigMap } from "@kubernetes/client-node";
 import type { LLMPool, LLMPoolStatus } from "../src/api/llmpool.ts";
 import { ANNOTATIONS, API_VERSION, KIND } from "../src/api/names.ts";
 import type { PoolPlan } from "../src/core/plan/types.ts";
 import { type Reconcile, UnfinishedError } from "../src/kube/controller.ts";
 import { isStatus } from "../src/kube/errors.ts";
 import type { EventRecorder } from "../src/kube/events.ts";
-import { type KubeObject, parseKey } from "../src/kube/object.ts";
+import { type KubeObject, type ObjectOf, parseKey } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import { announce } from "./announce.ts";
-import { type Applied, type ApplyDeps, applyObjects, type Owner } from "./apply.ts";
+import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner } from "./apply.ts";
 import type { Told } from "./ask.ts";
 import { behind } from "./behind.ts";
 import { Checked } from "./checked.ts";
@@ -17,6 +18,7 @@ import { gather, keptRouterImage, type Observed } from "./gather.ts";
 import type { Cards } from "./gpu/cards.ts";
 import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
 import { hold } from "./hold.ts";
+import { keepEntries } from "./keep-entries.ts";
 import type { Pod } from "./kinds.ts";
 import { spentAt } from "./model-state.ts";
 import { Patience } from "./patience.ts";
@@ -36,7 +38,7 @@ import type { EventWords } from "./words.ts";
 export interface ReconcileDeps extends Omit<ApplyDeps, "contest"> {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
-  prober: Pick<Prober, "follow" | "told" | "waitMs">;
+  prober: Pick<Prober, "follow" | "told" | "said" | "waitMs">;
   eventWords: Pick<EventWords, "about" | "forget">;
   cards: Pick<Cards, "nodes" | "slices">;
   makeToken: () => string;
@@ -192,13 +194,19 @@ async function bring(
   const podMonitors = caches.knows(RESOURCES.podMonitors);
   const facts = new Map(observed.loads.flatMap(({ load, facts }) => (facts ? [[load.factsName, facts]] : [])));
   const objects = renderPool(pool, plan, { ...settings, podMonitors, images: { ...settings.images, router }, facts });
-  const { wanted, kept } = hold(objects, pool.metadata.name, observed);
+  const stored = (name: string) => {
+    const map = caches.of("ConfigMap").get(`${namespaceOf(key)}/${name}`);
+    return map && isOwned(map, owner) ? (map as ObjectOf<V1ConfigMap>).data : undefined;
+  };
+  const due = new Map(observed.variants.map((variant) => [variant, dueOf(variant, key, deps)]));
+  const entries = keepEntries(objects, pool.metadata.name, observed.variants, [...due.values()].flat(), stored);
+  const { wanted, kept } = hold(entries, pool.metadata.name, observed);
   // A Job whose model is known has done its work; it stays for whoever wants to read its log.
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const token = () => tokens.ensure(owner, reference, namespaceOf(key), signal);
   const applied = await applyObjects(wanted, owner, deps, signal, kept, token);
   const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
-  for (const variant of observed.variants) await replace(variant, pool, key, deps, signal);
+  for (const [variant, pods] of due) await replace(variant, pods, pool, key, deps, signal);
   // Of the end of what is not in the caches no event tells.
   const awaitedMs = applied.awaited.size > 0 ? LOOK_AGAIN_MS : undefined;
   const tokenMs = applied.foreignToken ? FOREIGN_TOKEN_MS : undefined;
@@ -229,19 +237,27 @@ async function removeSpentLoaders(
   return nextMs;
 }
 
-/** Deletes the pods whose turn it is, once the StatefulSet's controller would make them in the new image, and notes that they leave. */
+/** The pods whose turn it is, once the StatefulSet's controller would make them in the new image. */
+function dueOf(variant: Observed["variants"][number], key: string, { prober }: ReconcileDeps): Pod[] {
+  const { rendered, set, pods } = variant;
+  const { podRevision: revision, pods: wanted, plan } = rendered;
+  const current = set?.metadata.annotations?.[ANNOTATIONS.revision] === revision;
+  if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return [];
+  const said = (pod: Pod) => prober.said(key, pod.metadata.uid ?? "");
+  const packed = rendered.packed ? { packed: { instances: plan.instances, said } } : {};
+  return podsToReplace({ pods, wanted, revision, ...packed });
+}
+
+/** Deletes pods, and notes that they leave. */
 async function replace(
   variant: Observed["variants"][number],
+  due: readonly Pod[],
   pool: LLMPool,
   key: string,
   { client, caches, expectations, recorder, clock }: ReconcileDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  const { rendered, set, pods } = variant;
-  const { podRevision: revision, pods: wanted } = rendered;
-  const current = set?.metadata.annotations?.[ANNOTATIONS.revision] === revision;
-  if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return;
-  for (const pod of podsToReplace({ pods, wanted, revision })) {
+  for (const pod of due) {
     const { uid } = pod.metadata;
     if (!(await client.delete(RESOURCES.pods, pod.metadata, { uid, signal }))) continue;
     expectations.deleted(key, caches.pods, pod);

@@ -1,7 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { InstanceState } from "../src/api/instance.ts";
+import { planPool } from "../src/core/plan/plan.ts";
+import { pool } from "../test/support/pool.ts";
 import type { Pod } from "./kinds.ts";
-import { podsToReplace } from "./rollout.ts";
+import { ordinalOf, podsToReplace } from "./rollout.ts";
 
 interface Shape {
   ordinal: number;
@@ -59,6 +62,37 @@ describe("a rollout", () => {
 
   test("that was bad heals when it is reverted: the broken pod goes at once, and no other", () => {
     expect(next([old(0), old(1), fresh(2, false)], 3, "old")).toEqual(["apex-2"]);
+  });
+});
+
+describe("a rollout of Packed pods, two instances each", () => {
+  const instances = planPool(pool({ backend: "stub", instances: 6, gpu: { mode: "Packed", instancesPerPod: 2 } }))
+    .variants[0]?.instances;
+  /** @param states what each pod has said of its instances, by the ordinal of the pod */
+  const turn = (shapes: Shape[], states: Record<number, readonly InstanceState[]>, revision = "new") => {
+    const said = (pod: Pod) =>
+      new Map(states[ordinalOf(pod)]?.map((state, slot) => [`${2 * ordinalOf(pod) + slot}`, { state }]));
+    const packed = { instances: instances ?? [], said };
+    return podsToReplace({ pods: shapes.map(podOf), wanted: 3, revision, packed }).map((pod) => pod.metadata.name);
+  };
+
+  test("goes on when a new pod has said that each of its instances is Ready, and not when its supervisor answers", () => {
+    const pods = [old(0), old(1), fresh(2)];
+    expect(turn(pods, {})).toEqual([]);
+    expect(turn(pods, { 2: [] })).toEqual([]);
+    expect(turn(pods, { 2: ["Ready", "Loading"] })).toEqual([]);
+    expect(turn(pods, { 2: ["Ready"] })).toEqual([]);
+    expect(turn(pods, { 2: ["Ready", "Ready"] })).toEqual(["apex-1"]);
+  });
+
+  test("takes one of those that have not spoken, and at once those that say that none of their instances runs", () => {
+    const pods = [old(0), old(1), old(2)];
+    expect(turn(pods, {})).toEqual(["apex-2"]);
+    expect(turn(pods, { 0: ["Failed", "Failed"], 1: ["Failed", "Ready"], 2: ["Loading", "Loading"] })).toEqual([
+      "apex-0",
+    ]);
+    const reverted = { 0: ["Ready", "Ready"], 1: ["Ready", "Ready"], 2: ["Failed", "Failed"] } as const;
+    expect(turn([old(0), old(1), fresh(2)], reverted, "old")).toEqual(["apex-2"]);
   });
 });
 
