@@ -32,7 +32,7 @@ export function judgeModel(
 }
 
 const isProven = ({ rendered: { plan } }: ObservedVariant, rows: readonly Row[]): boolean =>
-  rows.some((row) => row.instance.variant === plan.name && isReady(row));
+  rows.some((row) => row.instance.variant === plan.name && isReady(row) && !row.outdated);
 
 function inWords(needed: readonly ObservedVariant[], rows: readonly Row[]): string {
   if (needed.every((variant) => isProven(variant, rows))) return "every variant has loaded its model";

@@ -154,6 +154,27 @@ test("a supervisor speaks for all that it runs, with their restarts", async () =
   expect(prober.told("k").get("1")).toEqual({ state: "Failed", restarts: 2, message: "went over its memory limit" });
 });
 
+test("a supervisor is asked often until its processes are those of an edit, and says of which revision they are", async () => {
+  const url = "http://p:8200/healthz";
+  const answer = (revision: string) => ({ instances: [{ id: "0", restarts: 0, ...ready(), revision }] });
+  const answers: Record<string, unknown> = { [url]: answer("a") };
+  const { prober, asked, news, pass } = probing(answers);
+  const want = (revision: string) =>
+    prober.follow("k", [{ url, id: undefined, uid: "u", ready: false, revisions: new Map([["0", revision]]) }]);
+  want("a");
+  await pass(0);
+  await pass(2_000);
+  expect([asked.length, prober.told("k").get("0")?.revision]).toEqual([1, "a"]);
+  want("b");
+  await pass(0);
+  await pass(2_000);
+  expect(asked.length).toBe(3);
+  answers[url] = answer("b");
+  await pass(2_000);
+  await pass(2_000);
+  expect([asked.length, news.length, prober.told("k").get("0")?.revision]).toEqual([4, 2, "b"]);
+});
+
 test("what a pod itself has said is told apart from what is remembered and from what another said", async () => {
   const pod = (name: string) => ({ url: `http://${name}:8200/healthz`, id: undefined, uid: name, ready: false });
   const answers = { "http://a:8200/healthz": { instances: [{ id: "0", ...ready() }] } };

@@ -1,10 +1,11 @@
 import { isDeepStrictEqual } from "node:util";
 import type { InstanceState } from "../src/api/instance.ts";
 import type { Clock } from "../src/lib/clock.ts";
-import { type Ask, readTold, type Target, type Told } from "./ask.ts";
+import type { Ask } from "./ask.ts";
 import { isNotable } from "./speed.ts";
+import { type Followed, isOfRevision, type Known, readKnown } from "./supervised.ts";
 
-/** How soon an address is asked again, in milliseconds: while somebody there starts, and when all are ready. */
+/** How soon an address is asked again, in milliseconds: while somebody there starts or is to be replaced, and when all are ready. */
 const QUICK_MS = 2_000;
 const SLOW_MS = 30_000;
 /** How long a status waits for what those say of themselves that are new or have just become ready, in milliseconds: one write tells all of it then. */
@@ -25,7 +26,7 @@ export interface ProberOptions {
  */
 export class Prober implements AsyncDisposable {
   readonly #options: ProberOptions;
-  readonly #pools = new Map<string, { asked: Map<string, Asked>; remembered: ReadonlyMap<string, Told> }>();
+  readonly #pools = new Map<string, { asked: Map<string, Asked>; remembered: ReadonlyMap<string, Known> }>();
   readonly #end = new AbortController();
 
   constructor(options: ProberOptions) {
@@ -36,7 +37,7 @@ export class Prober implements AsyncDisposable {
    * From now on these are asked for a pool, and no others. What is new is asked at once, and what has become ready at once again.
    * @param remembered what an operator before this one was told, by instance id: it counts until those that are asked first have spoken
    */
-  follow(key: string, targets: readonly Target[], remembered: ReadonlyMap<string, Told> = new Map()): void {
+  follow(key: string, targets: readonly Followed[], remembered: ReadonlyMap<string, Known> = new Map()): void {
     const before = this.#pools.get(key);
     const known = before?.asked ?? new Map<string, Asked>();
     const next = new Map<string, Asked>();
@@ -45,7 +46,7 @@ export class Prober implements AsyncDisposable {
       const asked =
         known.get(name) ??
         new Asked(target, { ...this.#options, onChange: () => this.#options.onChange(key) }, this.#end.signal);
-      asked.found(target.ready);
+      asked.found(target);
       next.set(name, asked);
       known.delete(name);
     }
@@ -55,7 +56,7 @@ export class Prober implements AsyncDisposable {
   }
 
   /** What is known of a pool's instances, by id. */
-  told(key: string): ReadonlyMap<string, Told> {
+  told(key: string): ReadonlyMap<string, Known> {
     const pool = this.#pools.get(key);
     const asked = [...(pool?.asked.values() ?? [])];
     if (pool && !asked.some(({ waits }) => waits)) pool.remembered = new Map();
@@ -63,7 +64,7 @@ export class Prober implements AsyncDisposable {
   }
 
   /** What this very pod has said of its instances, by id: nothing that is remembered, or was said by the pod before it. */
-  said(key: string, uid: string): ReadonlyMap<string, Told> {
+  said(key: string, uid: string): ReadonlyMap<string, Known> {
     const own = [...(this.#pools.get(key)?.asked.values() ?? [])].filter((asked) => asked.uid === uid);
     return new Map(own.flatMap(({ told }) => [...told]));
   }
@@ -89,36 +90,40 @@ export class Prober implements AsyncDisposable {
 
 /** One address that is asked again and again. */
 class Asked {
-  told: ReadonlyMap<string, Told> = new Map();
+  told: ReadonlyMap<string, Known> = new Map();
   /** It has not spoken yet, nor been silent for so long that it says nothing. */
   waits = true;
   running: Promise<void>;
   readonly uid: string;
   /** When nobody waits for its answer any more, on the clock. */
   heldUntil = 0;
-  readonly #target: Target;
+  readonly #target: Followed;
   readonly #options: { ask: Ask; clock: Clock; onChange: () => void };
   readonly #end = new AbortController();
   readonly #signal: AbortSignal;
   #misses = 0;
   #ready: boolean;
+  #revisions: ReadonlyMap<string, string> | undefined;
   #cancel: () => void = () => {};
 
-  constructor(target: Target, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
+  constructor(target: Followed, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
     this.#target = target;
     this.uid = target.uid;
     this.#options = options;
     this.#signal = AbortSignal.any([signal, this.#end.signal]);
     this.#ready = target.ready;
+    this.#revisions = target.revisions;
     this.running = this.#look(HOLD_MS);
   }
 
-  /** Whether a kubelet found it ready. What it said before it became so is old. */
-  found(ready: boolean): void {
+  /** What a kubelet found, and what is wanted there: what it said before one of them changed is old. */
+  found({ ready, revisions }: Followed): void {
     const became = ready && !this.#ready;
+    const edited = !isDeepStrictEqual(revisions, this.#revisions);
     this.#ready = ready;
-    if (!became || this.#says("Ready")) return;
-    this.running = this.running.then(() => this.#look(HOLD_MS));
+    this.#revisions = revisions;
+    if (became && !this.#says("Ready")) this.running = this.running.then(() => this.#look(HOLD_MS));
+    else if (edited && !this.#isSettled()) this.running = this.running.then(() => this.#look());
   }
 
   close(): void {
@@ -135,16 +140,25 @@ class Asked {
     this.heldUntil = 0;
     this.#misses = answer === undefined ? this.#misses + 1 : 0;
     const keeps = answer === undefined && this.#misses < MISSES;
-    const next = keeps ? this.told : readTold(answer, this.#target);
+    const next = keeps ? this.told : readKnown(answer, this.#target);
     const silent = this.waits && this.#misses >= MISSES;
     this.waits &&= keeps;
     if (silent || isNews(this.told, next)) {
       this.told = next;
       onChange();
     }
-    this.#cancel = clock.after(this.#says("Ready") && !keeps ? SLOW_MS : QUICK_MS, () => {
+    this.#cancel = clock.after(this.#isSettled() && !keeps ? SLOW_MS : QUICK_MS, () => {
       this.running = this.#look();
     });
+  }
+
+  /** All are Ready, and as they are wanted. */
+  #isSettled(): boolean {
+    const isWanted = ([id, revision]: [string, string]) => {
+      const told = this.told.get(id);
+      return told !== undefined && isOfRevision(told, revision);
+    };
+    return this.#says("Ready") && [...(this.#revisions ?? [])].every(isWanted);
   }
 
   #says(state: InstanceState): boolean {
@@ -153,7 +167,7 @@ class Asked {
 }
 
 /** Speeds wander all the time; only a notable change is news. */
-function isNews(before: ReadonlyMap<string, Told>, after: ReadonlyMap<string, Told>): boolean {
+function isNews(before: ReadonlyMap<string, Known>, after: ReadonlyMap<string, Known>): boolean {
   if (before.size !== after.size) return true;
   for (const [id, { tokensPerSecond, ...rest }] of after) {
     const { tokensPerSecond: known, ...others } = before.get(id) ?? {};

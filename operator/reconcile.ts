@@ -10,7 +10,6 @@ import { type KubeObject, type ObjectOf, parseKey } from "../src/kube/object.ts"
 import { RESOURCES } from "../src/kube/resource.ts";
 import { announce } from "./announce.ts";
 import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner } from "./apply.ts";
-import type { Told } from "./ask.ts";
 import { behind } from "./behind.ts";
 import { Checked } from "./checked.ts";
 import { Contest } from "./contest.ts";
@@ -31,6 +30,7 @@ import { variantsOf } from "./render/variant.ts";
 import { podsToReplace } from "./rollout.ts";
 import { invalidStatus, mayBeStuckSoon, STUCK_MS, statusOf } from "./status.ts";
 import { StatusPace } from "./status-pace.ts";
+import type { Known } from "./supervised.ts";
 import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
 import type { EventWords } from "./words.ts";
@@ -88,7 +88,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const { pool, plan } = checking;
     const { problems, written, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
-    deps.prober.follow(key, targetsOf(observed.variants), toldIn(before));
+    deps.prober.follow(key, targetsOf(observed.variants), toldIn(before, generation));
     const namespace = namespaceOf(key);
     const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
@@ -135,8 +135,11 @@ function soonest(...waits: (number | undefined)[]): number | undefined {
   return known.length > 0 ? Math.min(...known) : undefined;
 }
 
-/** What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. */
-function toldIn(status: LLMPoolStatus | undefined): Map<string, Told> {
+/**
+ * What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. Of an earlier generation it
+ * is of no known revision.
+ */
+function toldIn(status: LLMPoolStatus | undefined, generation: number | undefined): Map<string, Known> {
   const ready = (status?.instanceStatuses ?? []).filter(({ state }) => state === "Ready");
   return new Map(
     ready.map(({ id, restarts = 0, device, warmupSeconds, tokensPerSecond }) => [
@@ -144,6 +147,7 @@ function toldIn(status: LLMPoolStatus | undefined): Map<string, Told> {
       {
         state: "Ready",
         restarts,
+        ...(status?.observedGeneration !== generation && { revision: "" }),
         ...(device !== undefined && { device }),
         ...(warmupSeconds !== undefined && { warmupSeconds }),
         ...(tokensPerSecond !== undefined && { tokensPerSecond }),

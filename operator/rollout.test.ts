@@ -68,10 +68,15 @@ describe("a rollout", () => {
 describe("a rollout of Packed pods, two instances each", () => {
   const instances = planPool(pool({ backend: "stub", instances: 6, gpu: { mode: "Packed", instancesPerPod: 2 } }))
     .variants[0]?.instances;
-  /** @param states what each pod has said of its instances, by the ordinal of the pod */
-  const turn = (shapes: Shape[], states: Record<number, readonly InstanceState[]>, revision = "new") => {
+  /** @param states what each pod has said of its instances, by its ordinal; `of`: the revision of these processes */
+  const turn = (shapes: Shape[], states: Record<number, readonly InstanceState[]>, revision = "new", of?: string) => {
     const said = (pod: Pod) =>
-      new Map(states[ordinalOf(pod)]?.map((state, slot) => [`${2 * ordinalOf(pod) + slot}`, { state }]));
+      new Map(
+        states[ordinalOf(pod)]?.map((state, slot) => [
+          `${2 * ordinalOf(pod) + slot}`,
+          { state, ...(of && { revision: of }) },
+        ]),
+      );
     const packed = { instances: instances ?? [], said };
     return podsToReplace({ pods: shapes.map(podOf), wanted: 3, revision, packed }).map((pod) => pod.metadata.name);
   };
@@ -83,6 +88,7 @@ describe("a rollout of Packed pods, two instances each", () => {
     expect(turn(pods, { 2: ["Ready", "Loading"] })).toEqual([]);
     expect(turn(pods, { 2: ["Ready"] })).toEqual([]);
     expect(turn(pods, { 2: ["Ready", "Ready"] })).toEqual(["apex-1"]);
+    expect(turn(pods, { 2: ["Ready", "Ready"] }, "new", "before")).toEqual([]);
   });
 
   test("takes one of those that have not spoken, and at once those that say that none of their instances runs", () => {

@@ -1,8 +1,8 @@
 import { ANNOTATIONS } from "../src/api/names.ts";
 import type { InstancePlan } from "../src/core/plan/types.ts";
-import type { Told } from "./ask.ts";
 import type { Pod } from "./kinds.ts";
 import { podState } from "./pod-state.ts";
+import { isOfRevision, type Known } from "./supervised.ts";
 
 /** A variant's pods as they are, and what they should be. */
 export interface Rollout {
@@ -17,7 +17,7 @@ export interface Packed {
   /** All of the variant. */
   instances: readonly InstancePlan[];
   /** What this very pod has said of its instances, by id; nothing: it has not been asked, or does not answer. */
-  said: (pod: Pod) => ReadonlyMap<string, Told>;
+  said: (pod: Pod) => ReadonlyMap<string, Known>;
 }
 
 export const isCurrent = (pod: Pod, revision: string): boolean =>
@@ -40,10 +40,13 @@ export function podsToReplace({ pods, wanted, revision, packed }: Rollout): Pod[
 
 const isReady = (pod: Pod): boolean => podState(pod).state === "Ready";
 
-/** A new supervisor answers long before its processes have loaded: the rollout waits until it says that each of them is Ready. */
+/** A new supervisor answers long before its processes have loaded: the rollout waits until it says that each of them is Ready, as it is wanted. */
 function holdsAll(pod: Pod, packed: Packed | undefined): boolean {
   const own = packed?.instances.filter(({ ordinal }) => ordinal === ordinalOf(pod)) ?? [];
-  return own.every(({ id }) => packed?.said(pod).get(id)?.state === "Ready");
+  return own.every(({ id, revision }) => {
+    const told = packed?.said(pod).get(id);
+    return told?.state === "Ready" && isOfRevision(told, revision);
+  });
 }
 
 /** Only its own word counts: of a pod that has said nothing, as after a start of the operator, one does not know that it serves nobody. */

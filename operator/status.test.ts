@@ -10,6 +10,7 @@ import type { ObservedLoad } from "./model-state.ts";
 import { loadsOf } from "./render/model-load.ts";
 import { variantsOf } from "./render/variant.ts";
 import { mayBeStuckSoon, type StatusInput, statusOf } from "./status.ts";
+import type { Known } from "./supervised.ts";
 
 type PodStatus = NonNullable<Pod["status"]>;
 
@@ -318,6 +319,28 @@ describe("a pool", () => {
     expect(one.instanceStatuses).toMatchObject([{ state: "Ready", restarts: 1 }, failed]);
     told.set("1", { state: "Ready" });
     expect(judged(look({ spec, pods: [READY], input: { told } }))).toMatchObject({ Ready: "True Ready" });
+  });
+
+  test("of Packed pods is not complete, nor its model proven, before their processes are those of the edit", () => {
+    const gpu = { mode: "Packed", instancesPerPod: 2 };
+    const spec = { backend: "llama-cpp", model: { uri: "file:///new" }, instances: 2, gpu };
+    const revision = planPool(makePool(spec)).variants[0]?.instances[0]?.revision ?? "";
+    const running = (...revisions: (string | undefined)[]) => {
+      const rows = revisions.map((one, i) => [`${i}`, { state: "Ready", ...(one && { revision: one }) }] as const);
+      return look({ spec, pods: [READY], input: { told: new Map<string, Known>(rows) } });
+    };
+    // The processes of before serve, while the kubelet brings the edit.
+    expect(judged(running("old", "old"))).toMatchObject({
+      Ready: "True Ready",
+      ModelAvailable: "Unknown Loading",
+      Progressing: "True RollingOut",
+    });
+    expect(messageOf(running(revision, "old"), "Progressing")).toBe("1 instances are to be replaced");
+    const complete = { ModelAvailable: "True Ready", Progressing: "False Complete" };
+    expect(judged(running(revision, "old"))).toMatchObject({ ModelAvailable: "True Ready" });
+    expect(judged(running(revision, revision))).toMatchObject(complete);
+    // A supervisor of an earlier release tells none.
+    expect(judged(running(undefined, undefined))).toMatchObject(complete);
   });
 });
 

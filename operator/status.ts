@@ -4,7 +4,6 @@ import type { InstanceStatus } from "../src/api/status.ts";
 import type { PoolPlan } from "../src/core/plan/types.ts";
 import { RESOURCES, selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
-import type { Told } from "./ask.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
 import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
@@ -17,6 +16,7 @@ import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
 import { isReady, type Row, rowsOf } from "./rows.ts";
 import { isNotable, rounded } from "./speed.ts";
+import type { Known } from "./supervised.ts";
 import type { Words } from "./words.ts";
 
 export interface StatusInput {
@@ -32,7 +32,7 @@ export interface StatusInput {
   /** Whether writes were refused for reasons that may pass, and are not told yet: something of the spec is still missing. */
   refused: boolean;
   /** What instances say of themselves, by id. */
-  told: ReadonlyMap<string, Told>;
+  told: ReadonlyMap<string, Known>;
   /** What Events say of what stays behind. */
   words: Words;
   /** Of variants with cards and a model. */
@@ -235,6 +235,8 @@ function whatMoves(
     pods.filter((p) => !isCurrent(p, rendered.podRevision)),
   );
   if (stale.length > 0) return { reason: "RollingOut", message: `${stale.length} pods are to be replaced` };
+  const outdated = rows.filter((row) => row.outdated).length;
+  if (outdated > 0) return { reason: "RollingOut", message: `${outdated} instances are to be replaced` };
   const leaving = [
     ...observed.surplus,
     ...rows.flatMap(({ pod }) => (pod?.metadata.deletionTimestamp !== undefined ? [pod] : [])),

@@ -1,15 +1,15 @@
-import type { Target } from "./ask.ts";
 import type { ObservedVariant } from "./gather.ts";
 import { podState } from "./pod-state.ts";
 import { SUPERVISOR_PORT } from "./render/instance-pod.ts";
 import { ordinalOf } from "./rollout.ts";
+import type { Followed } from "./supervised.ts";
 
 /** Whom to ask of a pool's instances: each itself, or the supervisor of those that share a pod. */
-export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
+export function targetsOf(variants: readonly ObservedVariant[]): Followed[] {
   return variants.flatMap(({ rendered, pods }) => {
     const { gpu, instances } = rendered.plan;
     const byOrdinal = Map.groupBy(instances, ({ ordinal }) => ordinal);
-    return pods.flatMap((pod): Target[] => {
+    return pods.flatMap((pod): Followed[] => {
       const { podIP: ip } = pod.status ?? {};
       const { state } = podState(pod);
       if (!ip || (state !== "Ready" && state !== "Loading")) return [];
@@ -18,8 +18,12 @@ export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
       const ready = state === "Ready" && !rendered.packed;
       const own = byOrdinal.get(ordinalOf(pod)) ?? [];
       if (!rendered.packed) return own.map(({ id, port }) => ({ url: `${host}:${port}/readyz`, id, uid, ready }));
-      const slots = gpu?.resourceClaimTemplateName === undefined ? [0] : own.map(({ slot }) => slot);
-      return slots.map((slot) => ({ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid, ready }));
+      const slots =
+        gpu?.resourceClaimTemplateName === undefined ? new Map([[0, own]]) : Map.groupBy(own, ({ slot }) => slot);
+      return [...slots].map(([slot, held]) => ({
+        ...{ url: `${host}:${SUPERVISOR_PORT + slot}/healthz`, id: undefined, uid, ready },
+        revisions: new Map(held.map(({ id, revision }) => [id, revision])),
+      }));
     });
   });
 }

@@ -78,6 +78,8 @@ export interface InstanceReadiness {
 export interface SupervisedInstance extends InstanceReadiness {
   id: string;
   restarts: number;
+  /** Of what its process was started with. Absent: a supervisor of an earlier release. */
+  revision?: string;
   /** Why it is not Ready; while it is, a warning. */
   message?: string;
 }

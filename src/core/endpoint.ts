@@ -11,6 +11,8 @@ export interface Endpoint {
   url: string;
   state: InstanceState;
   restarts: number;
+  /** Of what the process was started with, where its source is a supervisor. */
+  revision?: string;
   pid?: number;
   pod?: string;
   device?: string;

@@ -54,7 +54,8 @@ export class Instance {
     this.id = spec.id;
     this.#spec = spec;
     this.#deps = deps;
-    this.#endpoint = { uid: "", id: spec.id, variant: spec.variant, url: "", state: "Pending", restarts: 0 };
+    const { id, variant, revision } = spec;
+    this.#endpoint = { uid: "", id, variant, revision, url: "", state: "Pending", restarts: 0 };
   }
 
   get spec(): ProcessSpec {
@@ -86,6 +87,7 @@ export class Instance {
       uid: this.#deps.makeUid(),
       id: this.id,
       variant: this.#spec.variant,
+      revision: this.#spec.revision,
       url: "",
       state: "Pending",
       restarts: this.#endpoint.restarts,
@@ -228,11 +230,12 @@ export class Instance {
     const delayMs = restartDelayMs(this.#failures, failure, this.#deps.random);
     const { reason, message } = failure;
     this.#deps.log.warn("instance failed", { instance: this.id, reason, message, restartInMs: delayMs });
-    const { uid, id, variant, restarts } = this.#endpoint;
+    const { uid, id, variant, revision, restarts } = this.#endpoint;
     this.#endpoint = {
       uid,
       id,
       variant,
+      ...(revision !== undefined && { revision }),
       url: "",
       state: "Failed",
       restarts,

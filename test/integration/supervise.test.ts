@@ -43,6 +43,11 @@ test("runs what the file lists, follows it, keeps the last good one, and drains 
   await eventually("both are ready", async () => (await instances()).join() === "5 Ready,6 Ready");
   const told = { restarts: 0, device: "stub", warmup_s: expect.any(Number), tokens_per_second: expect.any(Number) };
   expect(await health()).toMatchObject([told, told]);
+  expect((await health()).map(({ revision }) => revision)).toEqual(["a", "a"]);
+  await write([spec(dir, "5"), spec(dir, "6", "b")]);
+  await eventually("one is replaced", async () => (await health())[1]?.revision === "b");
+  await eventually("both are ready", async () => (await instances()).join() === "5 Ready,6 Ready");
+  expect((await health()).map(({ revision }) => revision)).toEqual(["a", "b"]);
   await write([{ id: "5" }]);
   await eventually("a bad file is refused", () => /kept the old file/.test(said()));
   expect(await instances()).toEqual(["5 Ready", "6 Ready"]);

@@ -113,11 +113,13 @@ async function listen(supervisor: Supervisor, host: string, port: number): Promi
   return server;
 }
 
-function shown({ id, state, restarts, device, warmupSeconds, tokensPerSecond, message }: Endpoint): SupervisedInstance {
+function shown(endpoint: Endpoint): SupervisedInstance {
+  const { id, state, restarts, revision, device, warmupSeconds, tokensPerSecond, message } = endpoint;
   return {
     id,
     state,
     restarts,
+    ...(revision !== undefined && { revision }),
     ...(device !== undefined && { device }),
     ...(warmupSeconds !== undefined && { warmup_s: warmupSeconds }),
     ...(tokensPerSecond !== undefined && { tokens_per_second: tokensPerSecond }),
