@@ -70,6 +70,12 @@ export class Caches implements AsyncDisposable {
     return informer;
   }
 
+  /** The pod, or object of a kind that pools are rendered to, that bears this name now, whosever it is. */
+  find(kind: string, namespace: string, name: string): KubeObject | undefined {
+    const key = `${namespace}/${name}`;
+    return kind === RESOURCES.pods.kind ? this.pods.get(key) : this.#owned.get(kind)?.get(key);
+  }
+
   /** Everything of a kind that pools are rendered to, labelled as this pool's. */
   owned(key: string): KubeObject[] {
     return [...this.#owned.values()].flatMap((informer) => informer.by("pool", key));

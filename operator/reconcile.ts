@@ -33,7 +33,7 @@ import { StatusPace } from "./status-pace.ts";
 import type { Known } from "./supervised.ts";
 import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
-import type { EventWords } from "./words.ts";
+import { type EventWords, identified } from "./words.ts";
 
 export interface ReconcileDeps extends Omit<ApplyDeps, "contest"> {
   settings: Omit<RenderSettings, "podMonitors">;
@@ -90,7 +90,8 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants), toldIn(before, generation));
     const namespace = namespaceOf(key);
-    const { words, againMs } = await deps.eventWords.about(key, namespace, behind(observed), signal);
+    const subjects = identified(behind(observed), ({ kind, name }) => caches.find(kind, namespace, name));
+    const { words, againMs } = await deps.eventWords.about(key, namespace, subjects, signal);
     const fits = fitsOf(observed.variants, cards, await claimTemplates(observed, key, deps, signal));
     // Last: an answer may have come meanwhile.
     const told = deps.prober.told(key);

@@ -3,9 +3,9 @@ import { ApiError } from "../src/kube/errors.ts";
 import { FakeClock } from "../test/support/fake-clock.ts";
 import type { Pod } from "./kinds.ts";
 import { podStateIn } from "./pod-state.ts";
-import { EventWords } from "./words.ts";
+import { EventWords, identified, type Subject } from "./words.ts";
 
-const set = { kind: "StatefulSet", name: "apex" };
+const set: Subject = { kind: "StatefulSet", name: "apex" };
 const event = (message: string, lastTimestamp: string, type = "Warning", reason = "FailedCreate") => ({
   message,
   lastTimestamp,
@@ -59,6 +59,41 @@ describe("what Events say of an object that stays behind", () => {
     expect(await about([])).toEqual({ words: new Map(), againMs: undefined });
     expect((await about()).words.size).toBe(0);
     expect(asked.length).toBe(1);
+  });
+
+  describe("of a pod", () => {
+    const at = (second: number) => `2026-01-01T00:00:0${second}Z`;
+    const apex0: Subject = { kind: "Pod", name: "apex-0", uid: "new", placed: true };
+    const saying = async (items: object[], subject = apex0) => {
+      const { clock, asked, about } = asking(items);
+      await about([subject]);
+      clock.advance(3_000);
+      return { said: (await about([subject])).words.get("Pod/apex-0"), asked };
+    };
+
+    test("is of the one that bears the name now, and each has its own time to come along", async () => {
+      const known = { kind: "Pod", metadata: { name: "apex-0", uid: "new" }, spec: { nodeName: "n1" } } as Pod;
+      expect(identified([{ kind: "Pod", name: "apex-0" }], () => known)).toEqual([apex0]);
+      const { said, asked } = await saying([event("no secret", at(1), "Warning", "FailedMount")]);
+      expect(said).toBe("no secret");
+      const one = "involvedObject.kind=Pod,involvedObject.name=apex-0,involvedObject.uid=new";
+      expect(asked).toEqual([{ fieldSelector: one }]);
+      const { clock, about } = asking([event("no secret", at(1), "Warning", "FailedMount")]);
+      await about([apex0]);
+      clock.advance(3_000);
+      expect((await about([{ ...apex0, uid: "newer" }])).words.size).toBe(0);
+    });
+
+    test("is nothing once it has come further, or has its node", async () => {
+      const mount = event("no secret", at(2), "Warning", "FailedMount");
+      const step = (reason: string, second: number) => event("", at(second), "Normal", reason);
+      expect((await saying([mount, step("Pulling", 3)])).said).toBeUndefined();
+      expect((await saying([mount, step("Scheduled", 1)])).said).toBe("no secret");
+      expect((await saying([mount, step("SandboxChanged", 3)])).said).toBe("no secret");
+      const unplaced = event("0/2 nodes", at(2), "Warning", "FailedScheduling");
+      expect((await saying([unplaced])).said).toBeUndefined();
+      expect((await saying([unplaced], { ...apex0, placed: false })).said).toBe("0/2 nodes");
+    });
   });
 
   test("is nothing where Events may not be read", async () => {
