@@ -108,37 +108,12 @@ export function invalidStatus(
 function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
   const instances = judgeInstances(rows);
   const router = judgeRouter(input);
-  const problem = input.problems.find(({ reason }) => reason === "ObjectTaken") ?? input.problems[0];
-  const moving = whatMoves(input, rows);
-  const wasReady = input.before?.conditions?.some(({ type, status }) => type === "Ready" && status === "True") ?? false;
-  const missing =
-    [instances, router].find(({ status }) => status !== "True") ??
-    // A pool that serves goes on; a new one may lack its Service.
-    (input.refused && !wasReady && { reason: "Loading", message: REFUSED });
-  const ready: Judgement = problem
-    ? { type: "Ready", status: "False", reason: problem.reason, message: problem.message }
-    : missing
-      ? { ...missing, type: "Ready", status: "False" }
-      : {
-          type: "Ready",
-          status: "True",
-          reason: rows.length > 0 ? "Ready" : "ScaledToZero",
-          message: instances.message,
-        };
-  const { router: routerPods, loads } = input.observed;
-  const otherPods = [...routerPods.pods, ...loads.filter(({ facts }) => !facts).flatMap(({ pods }) => pods)];
+  const ready = judgeReady(input, rows, instances, router);
   const model = judgeModel(input.observed, rows, input.words);
-  const justRefused = [...rows.flatMap(({ pod }) => pod ?? []), ...otherPods].some((pod) =>
-    isJustRefused(pod, input.now),
-  );
-  const isDenied = (reason = "") => DENIED.has(reason) && !(reason === "Unschedulable" && justRefused);
-  // Also where others serve: a rollout stops at such an instance.
-  const isStuck = ({ seen }: Row) => seen.state === "Failed" || isDenied(seen.reason);
-  const stalled =
-    ready.status === "True" || !(problem?.reason === "ObjectTaken" || isDenied(ready.reason) || rows.some(isStuck))
-      ? // The instances of before serve on, and those that are wanted cannot be made.
-        (model.status === "False" || isDenied(model.reason)) && model
-      : ready;
+  const others = otherPods(input.observed);
+  const stalled = judgeStalled(input, rows, ready, model);
+  const moving = whatMoves(input, rows);
+  const problem = problemIn(input);
   // What cannot be made is tried again, but nothing says that this will help.
   const settled = problem
     ? { reason: problem.reason, message: problem.message }
@@ -148,11 +123,53 @@ function judge(input: StatusInput, rows: readonly Row[]): Judgement[] {
     instances,
     router,
     model,
-    judgeSchedulable(rows, otherPods, input.fits, input.words),
+    judgeSchedulable(rows, others, input.fits, input.words),
     moving ? { type: "Progressing", status: "True", ...moving } : { type: "Progressing", status: "False", ...settled },
     ...(moving && !stalled ? [{ type: "Reconciling", status: "True", ...moving } as const] : []),
     ...(stalled ? [{ ...stalled, type: "Stalled", status: "True" } as const] : []),
   ];
+}
+
+/** What cannot be applied, most serious first. */
+const problemIn = ({ problems }: StatusInput): Problem | undefined =>
+  problems.find(({ reason }) => reason === "ObjectTaken") ?? problems[0];
+
+/** Pods of a pool that are no instances: of its router, and of loaders that have not ended. */
+const otherPods = ({ router, loads }: Observed): Pod[] => [
+  ...router.pods,
+  ...loads.filter(({ facts }) => !facts).flatMap(({ pods }) => pods),
+];
+
+function judgeReady(input: StatusInput, rows: readonly Row[], instances: Judgement, router: Judgement): Judgement {
+  const type = "Ready";
+  const problem = problemIn(input);
+  if (problem) return { type, status: "False", reason: problem.reason, message: problem.message };
+  const missing = [instances, router].find(({ status }) => status !== "True");
+  if (missing) return { ...missing, type, status: "False" };
+  const wasReady = input.before?.conditions?.some((one) => one.type === type && one.status === "True") ?? false;
+  // A pool that serves goes on; a new one may lack its Service.
+  if (input.refused && !wasReady) return { type, status: "False", reason: "Loading", message: REFUSED };
+  const reason = rows.length > 0 ? "Ready" : "ScaledToZero";
+  return { type, status: "True", reason, message: instances.message };
+}
+
+/** What waits for a person; undefined: nothing does. */
+function judgeStalled(
+  input: StatusInput,
+  rows: readonly Row[],
+  ready: Judgement,
+  model: Judgement,
+): Judgement | undefined {
+  const pods = [...rows.flatMap(({ pod }) => pod ?? []), ...otherPods(input.observed)];
+  const justRefused = pods.some((pod) => isJustRefused(pod, input.now));
+  const isDenied = (reason = "") => DENIED.has(reason) && !(reason === "Unschedulable" && justRefused);
+  // Also where others serve: a rollout stops at such an instance.
+  const isStuck = ({ seen }: Row) => seen.state === "Failed" || isDenied(seen.reason);
+  const taken = problemIn(input)?.reason === "ObjectTaken";
+  if (ready.status !== "True" && (taken || isDenied(ready.reason) || rows.some(isStuck))) return ready;
+  // The instances of before serve on, and those that are wanted cannot be made.
+  if (model.status === "False" || isDenied(model.reason)) return model;
+  return undefined;
 }
 
 /** Whether the scheduler has refused it a moment ago: the cards of the pod before it may be free in the next. */
