@@ -111,9 +111,9 @@ export class Caches implements AsyncDisposable {
 }
 
 /** Pods are most of what there is: only what is read of them is kept. Their containers are in their StatefulSets. */
-function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
+export function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
   const { managedFields: _, ...own } = metadata;
-  const { nodeName, volumes = [] } = spec ?? {};
+  const { nodeName, readinessGates, volumes = [] } = spec ?? {};
   const { phase, conditions, containerStatuses, podIP } = status ?? {};
   return {
     apiVersion,
@@ -122,6 +122,7 @@ function keepPod({ apiVersion, kind, metadata, spec, status }: Pod): Pod {
     spec: {
       containers: [],
       ...(nodeName !== undefined && { nodeName }),
+      ...(readinessGates && { readinessGates }),
       volumes: volumes.filter(({ persistentVolumeClaim }) => persistentVolumeClaim),
     },
     status: {

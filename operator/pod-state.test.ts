@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { keepPod } from "./caches.ts";
 import type { Pod } from "./kinds.ts";
 import { podState } from "./pod-state.ts";
 
@@ -17,6 +18,14 @@ const instance = (part: Partial<Container>): Status => ({
   containerStatuses: [{ name: "instance", image: "", imageID: "", ready: false, restartCount: 0, ...part }],
 });
 
+/** Ready no more, by the word of the control plane: its kubelet's last one was that the containers are. */
+const LOST: Status = {
+  conditions: [
+    { type: "Ready", status: "False" },
+    { type: "ContainersReady", status: "True" },
+  ],
+};
+
 const NOT_FOUND = `{"level":"info","msg":"listening"}\n{"level":"error","reason":"ModelNotFound","msg":"no model at /m: check model.uri"}\n`;
 
 test.each([
@@ -33,12 +42,7 @@ test.each([
   },
   {
     name: "one on a node that is lost",
-    status: {
-      conditions: [
-        { type: "Ready", status: "False" },
-        { type: "ContainersReady", status: "True" },
-      ],
-    },
+    status: LOST,
     want: {
       state: "Failed",
       reason: "NodeLost",
@@ -85,6 +89,16 @@ test.each([
   { name: "one that has nothing yet", status: {}, want: { state: "Pending", restarts: 0 } },
 ])("$name", ({ status, want }) => {
   expect(podState(podOf(status as Status))).toMatchObject(want);
+});
+
+test("one on a lost node stays lost when it is told to go, which nobody there hears", () => {
+  expect(podState(podOf(LOST, "2026-01-01T00:00:00Z"))).toMatchObject({ state: "Failed", reason: "NodeLost" });
+});
+
+test("one that waits for a readiness gate is not lost, also by what is kept of it", () => {
+  const pod = podOf(LOST);
+  pod.spec = { containers: [], nodeName: "n1", readinessGates: [{ conditionType: "example.com/balanced" }] };
+  expect(podState(keepPod(pod)).reason).toBeUndefined();
 });
 
 test("one that leaves drains, ready or not", () => {

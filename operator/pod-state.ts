@@ -40,11 +40,13 @@ export function podState(pod: Pod): PodState {
     ...(message && { message: message.slice(0, MESSAGE) }),
     ...(reason !== undefined && { reason }),
   });
-  const lost = isLost(pod)
-    ? `node ${pod.spec?.nodeName} does not answer: it comes back with the node, or elsewhere once the node is deleted or marked out of service`
-    : undefined;
-  if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", lost ?? "its pod ends");
-  if (lost !== undefined) return of("Failed", lost, "NodeLost");
+  // Also when it is told to go: nobody on its node hears that, and it stays until a person acts.
+  if (isLost(pod)) {
+    const node = `node ${pod.spec?.nodeName} does not answer`;
+    const cure = "it comes back with the node, or elsewhere once the node is deleted or marked out of service";
+    return of("Failed", `${node}: ${cure}`, "NodeLost");
+  }
+  if (pod.metadata.deletionTimestamp !== undefined) return of("Draining", "its pod ends");
   if (condition(pod, "Ready")?.status === "True") return of("Ready");
   const scheduled = condition(pod, "PodScheduled");
   if (scheduled?.status === "False")
@@ -70,7 +72,7 @@ export function podState(pod: Pod): PodState {
   return of("Pending", statuses[0]?.state?.waiting?.message);
 }
 
-/** Of the pods of a node that it has lost the control plane says that they are not ready; that their containers are was the kubelet's last word. */
+/** Of the pods of a node that it has lost the control plane says that they are not ready; that their containers are was the kubelet's last word. One with readiness gates may be so because a gate is not open yet. */
 function isLost(pod: Pod): boolean {
   const unready = condition(pod, "Ready")?.status === "False";
   return unready && condition(pod, "ContainersReady")?.status === "True" && !pod.spec?.readinessGates?.length;

@@ -45,6 +45,8 @@ interface World {
   input?: Partial<StatusInput>;
   /** Of every model that belongs on a volume. */
   loading?: Partial<ObservedLoad>;
+  /** Whether the pods are told to go. */
+  leaving?: boolean;
   /** Revision of the pods, where it is not the wanted one. */
   revision?: string;
 }
@@ -56,6 +58,7 @@ function look({
   routers = 1,
   input = {},
   revision,
+  leaving = false,
   loading = {},
 }: World): LLMPoolStatus {
   const pool = makePool({ backend: "stub", instances: pods.length, ...spec });
@@ -77,6 +80,7 @@ function look({
           metadata: {
             name: `apex-${ordinal}`,
             annotations: { "llmpool.dev/revision": revision ?? rendered.podRevision },
+            ...(leaving && { deletionTimestamp: "2026-01-01T00:00:00Z" }),
           },
           spec: { containers: [], ...(status === UNPLACED ? {} : { nodeName: "n1" }) },
           status,
@@ -240,6 +244,25 @@ describe("a pool", () => {
     const now = look({ pods: [READY, refused("2025-12-31T23:59:56Z")] });
     expect(judged(now)).toMatchObject({ Ready: "False Degraded", Reconciling: "True Loading" });
     expect(mayBeStuckSoon(now)).toBe(true);
+  });
+
+  test("with a pod on a lost node waits for somebody, also when the pod is told to go or is not wanted any more", () => {
+    const lost: PodStatus = {
+      conditions: [
+        { type: "Ready", status: "False" },
+        { type: "ContainersReady", status: "True" },
+      ],
+    };
+    const evicted = look({ pods: [lost], leaving: true });
+    expect(judged(evicted)).toMatchObject({
+      Ready: "False Failed",
+      Stalled: "True Failed",
+      Progressing: "True RollingOut",
+    });
+    const surplus: Pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "apex-1" }, status: lost };
+    const scaledDown = look({ pods: [READY], surplus: [surplus] });
+    expect(judged(scaledDown)).toMatchObject({ Ready: "True Ready", Stalled: "True Failed" });
+    expect(messageOf(scaledDown, "Stalled")).toMatch(/^apex-1: node .* does not answer/);
   });
 
   test("whose router is away is not ready", () => {

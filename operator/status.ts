@@ -10,7 +10,7 @@ import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
 import { judgeSchedulable } from "./judge-schedulable.ts";
 import type { Pod } from "./kinds.ts";
-import { condition, DENIED, type PodState, podStateIn } from "./pod-state.ts";
+import { condition, DENIED, type PodState, podState, podStateIn } from "./pod-state.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
@@ -169,6 +169,12 @@ function judgeStalled(
   if (ready.status !== "True" && (taken || isDenied(ready.reason) || rows.some(isStuck))) return ready;
   // The instances of before serve on, and those that are wanted cannot be made.
   if (model.status === "False" || isDenied(model.reason)) return model;
+  // Nobody wants it any more, and nobody else can end it.
+  const lost = input.observed.surplus.find((pod) => podState(pod).reason === "NodeLost");
+  if (lost) {
+    const message = `${lost.metadata.name}: ${podState(lost).message}`;
+    return { type: "Stalled", status: "True", reason: "Failed", message };
+  }
   return undefined;
 }
 

@@ -185,9 +185,14 @@ cluster.nodeTest(
     await serves();
     // One who wants it gone is not obeyed before the node has said that it is.
     await pools.kubectl("delete", "pod", "apex-1", "--wait=false");
-    await eventually("the operator tells of that", async () => {
+    await eventually("the operator tells that it ends, and still that its node is lost", async () => {
       const { status } = await cluster.get<PoolObject>("llmp", "apex", pools.namespace);
-      return status?.instanceStatuses?.find(({ id }) => id === "1")?.state === "Draining";
+      const of = (type: string) => status?.conditions?.find((one) => one.type === type);
+      return (
+        /^1 pods end/.test(of("Progressing")?.message ?? "") &&
+        of("Stalled")?.status === "True" &&
+        status?.instanceStatuses?.every(({ state }) => state === "Failed")
+      );
     });
     expect(uidsOf(await pools.instancePods("apex"))).toEqual(uidsOf(before));
     await serves();
