@@ -108,6 +108,13 @@ export function podStateIn(pod: Pod, words: Words): PodState {
 /** What the cluster denies until somebody acts. */
 export const DENIED: ReadonlySet<string> = new Set(["Unschedulable", "VolumeUnbound", "PodsRefused", "Blocked"]);
 
+/** The reason of a condition that is not True for this. */
+export function reasonOf(seen: PodState | undefined): string {
+  if (seen?.reason !== undefined && DENIED.has(seen.reason)) return seen.reason;
+  if (seen?.state === "Failed") return "Failed";
+  return seen?.state === "Pending" ? "Pending" : "Loading";
+}
+
 export const condition = (pod: Pod, type: string) => pod.status?.conditions?.find((c) => c.type === type);
 
 /** A runtime that cannot start logs the reason as its last line, and the kubelet keeps the end of the log. */

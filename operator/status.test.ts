@@ -13,6 +13,7 @@ import { mayBeStuckSoon, type StatusInput, statusOf } from "./status.ts";
 import type { Known } from "./supervised.ts";
 
 type PodStatus = NonNullable<Pod["status"]>;
+type RouterStatus = NonNullable<NonNullable<Observed["router"]["deployment"]>["status"]>;
 
 const READY: PodStatus = { conditions: [{ type: "Ready", status: "True" }] };
 const LOADING: PodStatus = {
@@ -42,6 +43,8 @@ interface World {
   pods?: PodStatus[];
   surplus?: Pod[];
   routers?: number;
+  /** Pods of the router, and what its Deployment says besides `routers`. */
+  router?: { pods: PodStatus[]; status: RouterStatus };
   input?: Partial<StatusInput>;
   /** Of every model that belongs on a volume. */
   loading?: Partial<ObservedLoad>;
@@ -56,6 +59,7 @@ function look({
   pods = [],
   surplus = [],
   routers = 1,
+  router,
   input = {},
   revision,
   leaving = false,
@@ -93,9 +97,11 @@ function look({
         apiVersion: "apps/v1",
         kind: "Deployment",
         metadata: { name: "apex", generation: 1 },
-        status: { availableReplicas: routers, updatedReplicas: routers, observedGeneration: 1 },
+        status: { availableReplicas: routers, updatedReplicas: routers, observedGeneration: 1, ...router?.status },
       },
-      pods: [],
+      pods: (router?.pods ?? []).map((status, i) => ({
+        ...{ apiVersion: "v1", kind: "Pod", metadata: { name: `apex-x-${i}` }, spec: { containers: [] }, status },
+      })),
     },
   };
   const status = statusOf({
@@ -270,6 +276,52 @@ describe("a pool", () => {
       Ready: "False Loading",
       InstancesReady: "True Ready",
       RouterReady: "False Loading",
+    });
+  });
+
+  describe("whose router was edited to one that cannot start, while those of before serve,", () => {
+    const spec = { router: { replicas: 2 }, store: { redisSecretRef: { name: "redis", key: "url" } } };
+    const edited = (pod: PodStatus, status: RouterStatus = {}) =>
+      look({
+        spec,
+        pods: [READY],
+        routers: 2,
+        router: { pods: [READY, READY, pod], status: { updatedReplicas: 1, ...status } },
+      });
+
+    test("says why, and waits for somebody", () => {
+      const status = edited(crashed('{"msg":"no such file"}'));
+      expect(judged(status)).toMatchObject({ Ready: "True Ready", RouterReady: "True Ready", Stalled: "True Failed" });
+      expect(judged(status)).not.toHaveProperty("Reconciling");
+      expect(messageOf(status, "RouterReady")).toBe("2 of 2 routers serve; a router cannot start: no such file");
+      expect(messageOf(status, "Progressing")).toBe("the router starts: no such file");
+      expect(messageOf(status, "Stalled")).toBe("the router: no such file");
+    });
+
+    test("does so also where a quota forbids the new one, and not at once where the scheduler does", () => {
+      const refused = { type: "ReplicaFailure", status: "True", message: "exceeded quota" };
+      expect(judged(edited(LOADING, { conditions: [refused] }))).toMatchObject({ Stalled: "True PodsRefused" });
+      const unplaced = (lastTransitionTime: string): PodStatus => ({
+        conditions: [{ type: "PodScheduled", status: "False", message: "0/2 nodes", lastTransitionTime }],
+      });
+      expect(judged(edited(unplaced("2025-12-31T23:59:55Z")))).toMatchObject({ Stalled: "True Unschedulable" });
+      const now = edited(unplaced("2025-12-31T23:59:56Z"));
+      expect(judged(now)).toMatchObject({ Reconciling: "True Loading" });
+      expect(mayBeStuckSoon(now)).toBe(true);
+    });
+
+    test("is on its way while the new one starts, and not complete before that of before is gone", () => {
+      expect(judged(edited(LOADING))).toMatchObject({ Reconciling: "True Loading" });
+      const single = { ...spec, router: { replicas: 1 } };
+      const both = { pods: [READY, LOADING], status: { replicas: 2 } };
+      expect(judged(look({ spec: single, pods: [READY], router: both }))).toMatchObject({
+        Progressing: "True Loading",
+      });
+    });
+
+    test("waits for somebody also when no router serves", () => {
+      const status = look({ pods: [READY], routers: 0, router: { pods: [crashed('{"msg":"no"}')], status: {} } });
+      expect(judged(status)).toMatchObject({ Ready: "False Failed", Stalled: "True Failed" });
     });
   });
 

@@ -8,9 +8,10 @@ import { conditionsOf, type Judgement } from "./conditions.ts";
 import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
 import { judgeModel } from "./judge-model.ts";
+import { isRouterAsWanted, judgeRouter, routerTrouble } from "./judge-router.ts";
 import { judgeSchedulable } from "./judge-schedulable.ts";
 import type { Pod } from "./kinds.ts";
-import { condition, DENIED, type PodState, podState, podStateIn } from "./pod-state.ts";
+import { condition, DENIED, podState, reasonOf } from "./pod-state.ts";
 import { namesOf, podLabels } from "./render/names.ts";
 import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
@@ -169,6 +170,9 @@ function judgeStalled(
   if (ready.status !== "True" && (taken || isDenied(ready.reason) || rows.some(isStuck))) return ready;
   // The instances of before serve on, and those that are wanted cannot be made.
   if (model.status === "False" || isDenied(model.reason)) return model;
+  const router = routerTrouble(input);
+  if (router && (router.state === "Failed" || isDenied(router.reason)))
+    return { type: "Stalled", status: "True", reason: reasonOf(router), message: `the router: ${router.message}` };
   // Nobody wants it any more, and nobody else can end it.
   const lost = input.observed.surplus.find((pod) => podState(pod).reason === "NodeLost");
   if (lost) {
@@ -205,40 +209,6 @@ function judgeInstances(rows: readonly Row[]): Judgement {
   return { type, status: "False", reason, message };
 }
 
-function reasonOf(seen: PodState | undefined): Judgement["reason"] {
-  if (seen?.reason !== undefined && DENIED.has(seen.reason)) return seen.reason;
-  if (seen?.state === "Failed") return "Failed";
-  return seen?.state === "Pending" ? "Pending" : "Loading";
-}
-
-function judgeRouter({ plan, observed: { router }, words }: StatusInput): Judgement {
-  const type = "RouterReady";
-  const { store, replicas } = plan.router;
-  const available = router.deployment?.status?.availableReplicas ?? 0;
-  if (available > 0) {
-    const count = `${available} of ${replicas} routers serve`;
-    if (store.kind !== "embedded" || !store.ephemeral) return { type, status: "True", reason: "Ready", message: count };
-    return {
-      type,
-      status: "True",
-      reason: "StoreEphemeral",
-      message: `${count}; episodes, budgets and bindings go with its pod (store.ephemeral)`,
-    };
-  }
-  const refused = router.deployment?.status?.conditions?.find(
-    (c) => c.type === "ReplicaFailure" && c.status === "True",
-  );
-  const states: PodState[] = router.pods.map((pod) => podStateIn(pod, words));
-  if (refused) states.push({ state: "Pending", restarts: 0, reason: "PodsRefused", message: refused.message ?? "" });
-  const worst = states.find(({ state }) => state === "Failed") ?? states.find(({ message }) => message !== undefined);
-  return {
-    type,
-    status: "False",
-    reason: reasonOf(worst),
-    message: `no router serves${worst?.message ? `: ${worst.message}` : ""}`,
-  };
-}
-
 /** Kinds whose change makes, replaces or ends pods. */
 const WORKLOADS: readonly string[] = [
   RESOURCES.statefulSets.kind,
@@ -251,7 +221,7 @@ const REFUSED = "the API server refuses some writes for now: they are tried agai
 
 /** What is on its way, most telling first. */
 function whatMoves(
-  { observed, plan, written, awaited, refused }: StatusInput,
+  { observed, plan, written, awaited, refused, words }: StatusInput,
   rows: readonly Row[],
 ): { reason: "RollingOut" | "Loading"; message: string } | undefined {
   const stale = observed.variants.flatMap(({ rendered, pods }) =>
@@ -267,14 +237,10 @@ function whatMoves(
   if (leaving.length > 0) return { reason: "RollingOut", message: `${leaving.length} pods end` };
   const starting = rows.filter((row) => !isReady(row)).length;
   if (starting > 0) return { reason: "Loading", message: `${starting} instances start` };
-  const { deployment } = observed.router;
-  const { updatedReplicas = 0, availableReplicas = 0, observedGeneration = 0 } = deployment?.status ?? {};
-  const wanted = plan.router.replicas;
-  if (
-    observedGeneration < (deployment?.metadata.generation ?? 1) ||
-    Math.min(updatedReplicas, availableReplicas) < wanted
-  )
-    return { reason: "Loading", message: "the router starts" };
+  if (!isRouterAsWanted({ observed, plan })) {
+    const trouble = routerTrouble({ observed, plan, words });
+    return { reason: "Loading", message: `the router starts${trouble ? `: ${trouble.message}` : ""}` };
+  }
   if (refused) return { reason: "RollingOut", message: REFUSED };
   const [first] = awaited;
   if (first !== undefined) return { reason: "Loading", message: `${first} of before is still about to go` };
