@@ -396,6 +396,13 @@ describe("a pool", () => {
     expect(judged(look({ spec, pods: [READY], input: { told } }))).toMatchObject({ Ready: "True Ready" });
   });
 
+  test("of Packed pods gives an autoscaler no selector, for it would take a pod for an instance", () => {
+    const gpu = { mode: "Packed", instancesPerPod: 2 };
+    expect(look({ spec: { instances: 2, gpu }, pods: [READY] })).not.toHaveProperty("selector");
+    const variants = [{ name: "code", instances: 2, gpu }];
+    expect(look({ spec: { variants }, pods: [READY] }).selector).toContain("llmpool.dev/variant=default");
+  });
+
   test("of Packed pods is not complete, nor its model proven, before their processes are those of the edit", () => {
     const gpu = { mode: "Packed", instancesPerPod: 2 };
     const spec = { backend: "llama-cpp", model: { uri: "file:///new" }, instances: 2, gpu };

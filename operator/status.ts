@@ -52,12 +52,16 @@ export function statusOf(input: StatusInput): LLMPoolStatus {
   const rows = observed.variants.flatMap((variant) => rowsOf(variant, input.told, input.words));
   const own = rows.filter(({ instance }) => instance.variant === DEFAULT_VARIANT);
   const namespace = pool.metadata.namespace ?? "default";
+  // An autoscaler takes pods for replicas: where a pod holds several instances it would scale down under load. Without a selector it refuses.
+  const countable = !observed.variants.some(
+    ({ rendered }) => rendered.packed && rendered.plan.name === DEFAULT_VARIANT,
+  );
   return {
     ...(generation !== undefined && { observedGeneration: generation }),
     desiredInstances: own.length,
     instances: own.filter(({ pod }) => pod !== undefined).length,
     readyInstances: own.filter(isReady).length,
-    selector: selectorOf(podLabels(plan.pool, "instance", DEFAULT_VARIANT)),
+    ...(countable && { selector: selectorOf(podLabels(plan.pool, "instance", DEFAULT_VARIANT)) }),
     url: `http://${namesOf(plan.pool).router}.${namespace}.svc:${ROUTER_PORT}`,
     roles: plan.roles.map(({ name, instances }) => ({ name, instances })),
     instanceStatuses: rows.map((row) => rowStatus(row, before)),
