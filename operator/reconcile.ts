@@ -137,8 +137,8 @@ function soonest(...waits: (number | undefined)[]): number | undefined {
 }
 
 /**
- * What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. Of an earlier generation it
- * is of no known revision.
+ * What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. What was
+ * said of an earlier generation is of no known revision.
  */
 function toldIn(status: LLMPoolStatus | undefined, generation: number | undefined): Map<string, Known> {
   const ready = (status?.instanceStatuses ?? []).filter(({ state }) => state === "Ready");
