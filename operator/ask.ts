@@ -28,15 +28,31 @@ export interface Target {
 export type Ask = (url: string, signal: AbortSignal) => Promise<unknown>;
 
 const ASK_MS = 2_000;
+/** Longer than what 64 processes of one pod have to say of themselves. */
+const MOST_BYTES = 64 * 1024;
 
+/** The pod may run an image that is not ours: what it sends neither leads elsewhere nor fills the memory that all pools share. */
 export const askOverHttp: Ask = async (url, signal) => {
   try {
-    const answer = await fetch(url, { signal: AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)]) });
-    return await answer.json();
+    const limits = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)]);
+    const { body } = await fetch(url, { signal: limits, redirect: "error" });
+    return body && JSON.parse(await readText(body));
   } catch {
     return undefined;
   }
 };
+
+/** Rejects when there is too much of it: to leave the loop ends the connection. */
+async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > MOST_BYTES) throw new Error(`more than ${MOST_BYTES} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
 
 /** By instance id. What makes no sense is left out: the pod may run an image that is not ours. */
 export function readTold(answer: unknown, { id }: Target): Map<string, Told> {
