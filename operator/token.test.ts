@@ -41,8 +41,10 @@ test("a pool's token is made once, and asked about now and then", async () => {
   await client.delete(RESOURCES.secrets, SECRET);
   clock.advance(30_000);
   await ensure();
-  const secret = await client.get<KubeObject & { stringData?: object }>(RESOURCES.secrets, SECRET);
+  const secret = await client.get<KubeObject & { stringData?: object; immutable?: boolean }>(RESOURCES.secrets, SECRET);
   expect(secret.stringData).toEqual({ token: "token-2" });
+  // A kubelet would give the first one's token to new pods of its node.
+  expect(secret.immutable).toBeUndefined();
 });
 
 test("the Secret of an earlier pool of this name is waited for until it is gone", async () => {

@@ -33,7 +33,9 @@ export class Tokens {
     if (seen?.uid === owner.uid && clock.now() - seen.at < BELIEVED_MS) return { foreign: false };
     const pool = reference.name;
     const metadata = { name: namesOf(pool).token, namespace, labels: objectLabels(pool), ownerReferences: [reference] };
-    const secret = { apiVersion: "v1", kind: "Secret", metadata, type: "Opaque", immutable: true };
+    // Not immutable: of such a Secret a kubelet keeps its copy for as long as a pod of its node has it, also when another has taken its name. Those of
+    // former releases stay so, which nothing can undo but a deletion: their pods run with what is in them.
+    const secret = { apiVersion: "v1", kind: "Secret", metadata, type: "Opaque" };
     let foreign = false;
     const problem = await attempt(secret, async () => {
       const other = await makeUnlessThere(secret, this.#deps, owner, signal);

@@ -1,5 +1,3 @@
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import { WatchedPool } from "../cluster/watched-pool.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
 import { readSecretDirs } from "../dev/follow-secrets.ts";
@@ -30,7 +28,6 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
   const log = makeLogger("info", io.stderr);
   const clock = systemClock;
   const credentials = await findCluster({ env: { ...io.env }, kubeconfig: flags.kubeconfig, context: flags.context });
-  const token = (await readFile(resolve(io.cwd, flags.tokenFile), "utf8")).trim();
 
   await using stack = new AsyncDisposableStack();
   const source = stack.use(new ProbedEndpoints(clock));
@@ -59,7 +56,7 @@ export async function runClusterRouter(flags: ClusterRouterFlags, io: CliIo): Pr
     throw error;
   }
   const secrets = readSecretDirs(flags.secret);
-  const { router, take } = await serveRouter({ plan, secrets, source, token, flags, io, clock, log, stack });
+  const { router, take } = await serveRouter({ plan, secrets, source, flags, io, clock, log, stack });
   onPlan = (next) => take("pool", () => ({ plan: next }));
   // It may have changed while the store was opened.
   if (newest) onPlan(newest);

@@ -1,9 +1,11 @@
+import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { EndpointSource } from "../core/endpoint.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
 import type { LocalSecrets } from "../dev/definition.ts";
 import { followSecrets } from "../dev/follow-secrets.ts";
 import { openStore } from "../dev/open-store.ts";
+import { watchFile } from "../dev/watch-file.ts";
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
@@ -23,7 +25,6 @@ export interface ServeOptions {
   plan: PoolPlan;
   secrets: LocalSecrets;
   source: EndpointSource;
-  token: string;
   flags: ServeFlags;
   /** Where the pool was read, for the log. */
   file?: string;
@@ -40,10 +41,12 @@ export interface ServedRouter {
   take(what: string, change: () => { plan?: PoolPlan; secrets?: LocalSecrets } | undefined, file?: string): void;
 }
 
-/** The router of a process of its own, with its store. It follows the folders of `--secret`. */
+/** The router of a process of its own, with its store. It follows the file with the pool's token and the folders of `--secret`. */
 export async function serveRouter(options: ServeOptions): Promise<ServedRouter> {
-  const { source, token, flags, io, clock, log, stack } = options;
+  const { source, flags, io, clock, log, stack } = options;
   let { plan, secrets } = options;
+  const tokenFile = resolve(io.cwd, flags.tokenFile);
+  const token = await readFile(tokenFile, "utf8");
   const store = await openStore(plan, secrets, resolve(io.cwd, flags.state), clock, log);
   stack.defer(() => store.close());
   const router = await startRouter({
@@ -51,7 +54,7 @@ export async function serveRouter(options: ServeOptions): Promise<ServedRouter> 
     secrets,
     source,
     store,
-    token,
+    token: token.trim(),
     host: flags.host,
     port: flags.port,
     clock,
@@ -75,6 +78,14 @@ export async function serveRouter(options: ServeOptions): Promise<ServedRouter> 
       log.error(`kept the old ${what}`, { ...where, err: messageOf(error) });
     }
   };
+  stack.defer(
+    watchFile(tokenFile, token, clock, (next) =>
+      take("token", () => {
+        router.setToken(next.trim());
+        return undefined;
+      }),
+    ),
+  );
   stack.defer(
     followSecrets({
       ...{ dirs: flags.secret, known: secrets, clock },

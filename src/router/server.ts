@@ -46,6 +46,8 @@ export interface Router extends AsyncDisposable {
   readonly url: string;
   /** Takes a new plan (and secrets) without dropping a request. Throws, and keeps the old one, when the keys are invalid. */
   update(plan: PoolPlan, secrets: Secrets): void;
+  /** Throws, and keeps the old one, when it could not stand in a header. */
+  setToken(token: string): void;
   instances(): InstanceObject[];
   /** Not ready at once, but serves on: whoever spreads callers over routers has time to hear of it. Connections end with their next answer. */
   leave(): void;
@@ -254,6 +256,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
       metrics.follow(plan);
       seats.follow();
     },
+    setToken: (token) => upstreams.setToken(token),
     leave() {
       leaving = true;
     },

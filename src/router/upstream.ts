@@ -12,13 +12,18 @@ const ANSWER_MS = 10_000;
 export class Upstreams {
   readonly #connections = new Map<string, Connections>();
   readonly #clock: Clock;
-  readonly #authorization: readonly string[];
-  readonly #jsonHeaders: readonly string[];
+  #authorization: readonly string[] = [];
+  #jsonHeaders: readonly string[] = [];
 
   /** Throws when the token could not stand in a header. */
   constructor(token: string, clock: Clock) {
-    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error("the pool's token must be printable ASCII without spaces");
     this.#clock = clock;
+    this.setToken(token);
+  }
+
+  /** What is sent from now on. Throws, and keeps the old one, when it could not stand in a header. */
+  setToken(token: string): void {
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new Error("the pool's token must be printable ASCII without spaces");
     this.#authorization = [INSTANCE_HEADERS.authorization, `Bearer ${token}`];
     this.#jsonHeaders = [...this.#authorization, "content-type", "application/json"];
   }

@@ -149,6 +149,13 @@ test.skipIf(!linux)(
     await eventually("its successor is ready", async () => (await rows()).includes("1 Ready apex-1"));
     expect([await ask("planner"), await ask("coder")]).toEqual(["200 0", "200 1"]);
 
+    // Another token: a new instance knows no other, the first reads it when it is given it.
+    await writeFile(join(dir, "token"), "another");
+    await instance(dir, `${net}.4`, "1");
+    kube.store.merge(SLICES, "default/d", slice("d", ["apex-1", `${net}.4`]));
+    await eventually("the new instance is asked with it", async () => (await ask("coder")) === "200 1");
+    expect(await ask("planner")).toBe("200 0");
+
     // Keys come with an edit of the pool, and go with an edit of the mounted Secret, which needs no API server.
     const locked = { ...edited, router: { auth: { mode: "ApiKey", secretName: "keys" } } };
     kube.store.merge(POOLS, "default/apex", { spec: locked, metadata: { generation: 3 } });

@@ -60,7 +60,6 @@ async function run(flags: RouterFlags & { file: string; endpoints: string }, io:
   const at = (path: string) => resolve(io.cwd, path);
   const log = makeLogger("info", io.stderr);
   const clock = systemClock;
-  const token = (await readFile(at(flags.tokenFile), "utf8")).trim();
   const text = await readFile(at(flags.file), "utf8");
   const options = { source: flags.file, env: io.env, cwd: io.cwd, secretDirs: flags.secret, volumes: new Map() };
   const { plan, secrets } = define(text, options);
@@ -70,7 +69,7 @@ async function run(flags: RouterFlags & { file: string; endpoints: string }, io:
   const endpointsText = await readFile(at(flags.endpoints), "utf8");
   source.set(parseEndpoints(flags.endpoints, endpointsText));
   const { file } = flags;
-  const { take } = await serveRouter({ plan, secrets, source, token, flags, file, io, clock, log, stack });
+  const { take } = await serveRouter({ plan, secrets, source, flags, file, io, clock, log, stack });
   const follow = (what: string, path: string, known: string, change: (text: string) => Definition | undefined) =>
     stack.defer(watchFile(at(path), known, clock, (next) => take(what, () => change(next), path)));
   follow("endpoints", flags.endpoints, endpointsText, (next) => {
