@@ -11,6 +11,7 @@ import type { Contest } from "./contest.ts";
 import { covers } from "./covers.ts";
 import { isExpendable, isMadeOnce, OWNED } from "./kinds.ts";
 import { MANAGER } from "./render/names.ts";
+import type { Settled } from "./settled.ts";
 
 /** Hash of what was applied last: tells that a field is no longer wanted, which the object alone cannot show. */
 const APPLIED = "llmpool.dev/applied";
@@ -38,6 +39,7 @@ export interface ApplyDeps {
   client: Client;
   clock: Clock;
   contest: Contest;
+  settled: Settled;
   caches: Caches;
   expectations: Expectations;
 }
@@ -140,7 +142,7 @@ export async function attempt(
 async function applyOne(
   object: KubeObject,
   owner: Owner,
-  { client, caches, expectations, contest, clock }: ApplyDeps,
+  { client, caches, expectations, contest, settled, clock }: ApplyDeps,
   { written, awaited }: Pick<Applied, "written" | "awaited">,
   signal: AbortSignal,
 ): Promise<Problem | undefined> {
@@ -148,28 +150,32 @@ async function applyOne(
   const hash = revisionOf(object);
   const wanted = stamped(object, hash);
   const id = `${owner.key} ${nameOf(object)}`;
+  const ifContested = () => (contest.isOn(id, hash, clock.now()) ? contested(object) : undefined);
   // What lacks our label is not in the cache, and may be there all the same.
   const stored = cache.get(keyOf(object)) ?? (await client.find(resourceOf(object), object.metadata, signal));
   if (stored) {
-    const problem = isOwned(stored, owner) ? undefined : taken(stored, owner);
-    if (problem) return problem;
-    if (!isOwned(stored, owner) || stored.metadata.deletionTimestamp !== undefined) {
-      awaited.add(nameOf(object));
-      return undefined;
+    const isForeign = !isOwned(stored, owner) || stored.metadata.deletionTimestamp !== undefined;
+    if (isForeign) {
+      const problem = taken(stored, owner);
+      if (!problem) awaited.add(nameOf(object));
+      return problem;
     }
-    if (isMadeOnce(object)) return undefined;
-    const covered = covers(stored, wanted);
-    if (covered || !contest.mayWrite(id, hash, clock.now()))
-      return contest.isOn(id, hash, clock.now()) ? contested(object) : undefined;
+    const isCovered = isMadeOnce(object) || covers(stored, wanted) || settled.has(id, stored, hash);
+    const isHeldBack = !contest.mayWrite(id, hash, clock.now());
+    if (isCovered || isHeldBack) return ifContested();
   }
   // With the uid: never one that took its place unseen.
   const { uid } = stored?.metadata ?? {};
   const metadata = { ...wanted.metadata, ...(uid !== undefined && { uid }) };
   const answer = await client.apply({ ...wanted, metadata }, { fieldManager: MANAGER, force: true, signal });
+  if (stored && answer.metadata.resourceVersion === stored.metadata.resourceVersion) {
+    settled.add(id, answer, hash);
+    return ifContested();
+  }
   expectations.wrote(owner.key, cache, answer);
   contest.wrote(id, hash, clock.now());
   written.add(object.kind);
-  return undefined;
+  return ifContested();
 }
 
 async function remove(

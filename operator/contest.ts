@@ -9,19 +9,21 @@ const PAUSE_MS = 10_000;
  * helps nobody. `id` is an object's, `hash` what was wanted of it, `now` on the clock.
  */
 export class Contest {
-  readonly #written = new Map<string, { hash: string; at: number[] }>();
+  readonly #written = new Map<string, { hash: string; at: number[]; on: boolean }>();
 
   /** The object was put right. */
   wrote(id: string, hash: string, now: number): void {
     const known = this.#written.get(id);
     const before = known?.hash === hash ? known.at.filter((at) => now - at < MINUTE_MS) : [];
-    this.#written.set(id, { hash, at: [...before, now] });
+    const at = [...before, now];
+    // The pauses make writes so few that their number alone would end it.
+    this.#written.set(id, { hash, at, on: this.isOn(id, hash, now) || at.length > AT_ONCE });
   }
 
-  /** Whether it is contested now, whatever it looks like at this instant. */
+  /** Whether it is contested now, whatever it looks like at this instant: until a minute has passed without a write. */
   isOn(id: string, hash: string, now: number): boolean {
-    const { hash: known, at = [] } = this.#written.get(id) ?? {};
-    return known === hash && at.filter((one) => now - one < MINUTE_MS).length > AT_ONCE;
+    const known = this.#written.get(id);
+    return known?.hash === hash && known.on && now - (known.at.at(-1) ?? 0) < MINUTE_MS;
   }
 
   /** Whether it may be put right now. */

@@ -28,6 +28,7 @@ import { routerRevision } from "./render/router.ts";
 import type { RenderSettings } from "./render/settings.ts";
 import { variantsOf } from "./render/variant.ts";
 import { podsToReplace } from "./rollout.ts";
+import { Settled } from "./settled.ts";
 import { invalidStatus, mayBeStuckSoon, STUCK_MS, statusOf } from "./status.ts";
 import { StatusPace } from "./status-pace.ts";
 import type { Known } from "./supervised.ts";
@@ -35,7 +36,7 @@ import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
 import { type EventWords, identified } from "./words.ts";
 
-export interface ReconcileDeps extends Omit<ApplyDeps, "contest"> {
+export interface ReconcileDeps extends Omit<ApplyDeps, "contest" | "settled"> {
   settings: Omit<RenderSettings, "podMonitors">;
   recorder: Pick<EventRecorder, "record">;
   prober: Pick<Prober, "follow" | "told" | "said" | "waitMs">;
@@ -57,7 +58,7 @@ type StoredPool = KubeObject & { status?: LLMPoolStatus };
 
 /** Brings one pool to its spec: gather, plan, render, apply, replace, status. */
 export function makeReconciler(given: ReconcileDeps): Reconcile {
-  const deps = { ...given, contest: new Contest() };
+  const deps = { ...given, contest: new Contest(), settled: new Settled() };
   const checked = new Checked();
   const pace = new StatusPace();
   const tokens = new Tokens(deps);
@@ -73,6 +74,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       tokens.forget(key);
       patience.forget(key);
       deps.contest.forget(`${key} `);
+      deps.settled.forget(`${key} `);
       deps.prober.follow(key, []);
       deps.eventWords.forget(key);
       return {};
