@@ -1,5 +1,6 @@
 import type { Observed } from "./gather.ts";
 import { isHeld } from "./hold.ts";
+import type { Pod } from "./kinds.ts";
 import { claimsOf, podState, waitsForVolume } from "./pod-state.ts";
 import { type Subject, subjectName } from "./words.ts";
 
@@ -11,10 +12,11 @@ export function behind({ variants, router, loads }: Observed): Subject[] {
     if (set && !isHeld(variant) && pods.length < (set.spec?.replicas ?? 0))
       subjects.push({ kind: "StatefulSet", name: set.metadata.name });
   }
-  for (const { job, facts, pods } of loads)
-    if (job && !facts && pods.length === 0) subjects.push({ kind: "Job", name: job.metadata.name });
-  const pods = [...variants.flatMap((variant) => variant.pods), ...router.pods, ...loads.flatMap((load) => load.pods)];
-  for (const pod of pods) {
+  const loading = loads.filter(({ facts }) => !facts);
+  for (const { job, pods } of loading)
+    if (job && pods.length === 0) subjects.push({ kind: "Job", name: job.metadata.name });
+  const pods = [...variants, router, ...loading].flatMap((one) => one.pods);
+  for (const pod of pods.filter(isToStart)) {
     if (waitsForVolume(pod)) {
       for (const name of claimsOf(pod)) subjects.push({ kind: "PersistentVolumeClaim", name });
       continue;
@@ -24,3 +26,7 @@ export function behind({ variants, router, loads }: Observed): Subject[] {
   }
   return [...new Map(subjects.map((subject) => [subjectName(subject), subject])).values()];
 }
+
+/** One that has ended, well or not, or is to end starts no more, whatever is said of it. */
+const isToStart = ({ metadata, status }: Pod): boolean =>
+  status?.phase === "Pending" && metadata.deletionTimestamp === undefined;
