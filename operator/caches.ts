@@ -44,12 +44,20 @@ export class Caches implements AsyncDisposable {
     return this.#owned.get(kind)?.synced ?? false;
   }
 
-  /** Follows a kind that the cluster has got. Resolves when its objects are known; then every pool is looked at again. */
+  /**
+   * Follows a kind that the cluster has got. Resolves when its objects are known; then every pool is looked at again. Before that the kind is none of the
+   * caches that others wait for; when the signal fires first it is let go again.
+   */
   async follow(resource: Resource, signal: AbortSignal): Promise<void> {
     const informer = this.#makeOwned(resource);
-    this.#owned.set(resource.kind, informer);
     informer.start();
-    await informer.whenSynced(signal);
+    try {
+      await informer.whenSynced(signal);
+    } catch (error) {
+      await informer.close();
+      throw error;
+    }
+    this.#owned.set(resource.kind, informer);
     if (!this.#soon) return;
     informer.onChange(poolOf, this.#soon);
     for (const pool of this.pools.list()) this.#soon(keyOf(pool));

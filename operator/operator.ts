@@ -62,7 +62,7 @@ export async function runOperator(options: OperatorOptions, signal: AbortSignal,
     caches.start();
     await Promise.all([...caches.all.map((cache) => cache.whenSynced(signal)), cards.start(signal)]);
     onSynced();
-    log.info("caches are complete", { pools: caches.pools.size, podMonitors: caches.knows(RESOURCES.podMonitors) });
+    log.info("caches are complete", { pools: caches.pools.size });
 
     const lease = {
       client,

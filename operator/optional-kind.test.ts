@@ -11,6 +11,7 @@ function setup() {
   const clock = new FakeClock();
   const end = new AbortController();
   const seen = { followed: false, abandoned: 0, asked: 0 };
+  const lists = { hang: false, begun: 0, ended: 0 };
   const cluster: { answer: object | Error } = { answer: new ApiError("GET", 404) };
   const deps = {
     client: {
@@ -21,7 +22,14 @@ function setup() {
     },
     caches: {
       knows: () => seen.followed,
-      follow: async () => Object.assign(seen, { followed: true }),
+      follow: async (_: unknown, signal: AbortSignal) => {
+        lists.begun++;
+        if (lists.hang)
+          await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))).finally(
+            () => lists.ended++,
+          );
+        seen.followed = true;
+      },
       unfollow: async () => Object.assign(seen, { followed: false }),
     },
     expectations: { abandon: () => void seen.abandoned++ },
@@ -38,7 +46,7 @@ function setup() {
     clock.advance(10_000);
     await settle();
   };
-  return { seen, later };
+  return { clock, seen, lists, later };
 }
 
 const SERVED = { resources: [{ name: "servicemonitors" }, { name: "podmonitors" }] };
@@ -55,4 +63,23 @@ test("a kind is followed when the cluster gets it, through errors, and let go wh
   expect(seen.followed).toBe(true);
   await later(new ApiError("GET", 404));
   expect(seen).toEqual({ followed: false, abandoned: 1, asked: 5 });
+});
+
+test("a kind that is there and cannot be listed is waited for by nobody, and tried again until it can", async () => {
+  const { clock, seen, lists, later } = setup();
+  await settle();
+  lists.hang = true;
+  await later(SERVED);
+  expect({ ...seen, ...lists }).toMatchObject({ asked: 2, followed: false, begun: 1, ended: 0 });
+  for (const ended of [1, 2]) {
+    clock.advance(30_000);
+    await settle();
+    expect(lists).toMatchObject({ begun: ended, ended });
+    await later(SERVED);
+  }
+  lists.hang = false;
+  clock.advance(30_000);
+  await settle();
+  await later(SERVED);
+  expect(seen.followed).toBe(true);
 });

@@ -104,6 +104,16 @@ export function makeKubeMetrics(metrics: Metrics): KubeMetrics {
     outcome: outcomes,
   });
 
+  // One for each resource: an informer that was closed may have a successor.
+  const informers = new Map<string, () => { objects: number; synced: boolean }>();
+  metrics.onCollect(() => {
+    for (const [resource, read] of informers) {
+      const now = read();
+      objects.set(now.objects, { resource });
+      synced.set(now.synced ? 1 : 0, { resource });
+    }
+  });
+
   return {
     request(method, code) {
       codes.add(code);
@@ -114,11 +124,7 @@ export function makeKubeMetrics(metrics: Metrics): KubeMetrics {
     watchFailed: (resource, cause) => failures.inc(1, { resource, cause }),
     informer(resource, read) {
       resources.add(resource);
-      metrics.onCollect(() => {
-        const now = read();
-        objects.set(now.objects, { resource });
-        synced.set(now.synced ? 1 : 0, { resource });
-      });
+      informers.set(resource, read);
     },
     queue(name, now, state) {
       names.add(name);
