@@ -1,5 +1,6 @@
-import type { LLMPool } from "../api/llmpool.ts";
+import { type LLMPool, LLMPoolSpec } from "../api/llmpool.ts";
 import { instancesServiceOf } from "../api/names.ts";
+import { type Schema, structural } from "../api/structural.ts";
 import { validatePool } from "../api/validate.ts";
 import { planPool } from "../core/plan/plan.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
@@ -14,6 +15,7 @@ import type { Logger } from "../lib/logger.ts";
 import { oncePerMicrotask } from "../lib/once-per-microtask.ts";
 import { addressesOf, type InstanceAddress, type InstanceSlice } from "./addresses.ts";
 import { LLMPOOLS } from "./llmpools.ts";
+import { prune } from "./prune.ts";
 
 export interface WatchedPoolOptions {
   credentials: Credentials;
@@ -30,6 +32,8 @@ export interface WatchedPoolOptions {
 
 /** Which Service a slice belongs to. */
 const SERVICE_LABEL = "kubernetes.io/service-name";
+
+let specSchema: Schema | undefined;
 
 /**
  * One pool and the EndpointSlices of its instances, followed on the API server. While that is away everything stays as it was seen last. A pool that
@@ -106,8 +110,10 @@ export class WatchedPool implements AsyncDisposable {
     // Its status changes often, its spec hardly ever.
     if (this.#generation === `${uid}/${generation}`) return;
     this.#generation = `${uid}/${generation}`;
-    const { status: _, ...manifest } = stored as KubeObject & Pick<LLMPool, "status">;
-    const checked = validatePool(structuredClone(manifest));
+    const { status: _, spec, ...rest } = stored as KubeObject & Partial<Pick<LLMPool, "status" | "spec">>;
+    // Stored by an API server that has checked it: a field that this release does not know is one of a later release, which means nothing here.
+    specSchema ??= structural(LLMPoolSpec);
+    const checked = validatePool(structuredClone({ ...rest, spec: prune(spec, specSchema) }));
     if (!checked.ok) {
       log.error("the pool is not valid: its last plan stays", { problems: checked.problems });
       return;
