@@ -65,12 +65,14 @@ export function gather(pool: LLMPool, variants: readonly RenderedVariant[], owne
   };
 }
 
-/** The image that the router's pods have now, as long as the pool asks for the same of them: a new release restarts no router. */
+/** The image that the router's pods have now, as long as the pool asks for the same of them and one of them serves: a new release restarts no such router. */
 export function keptRouterImage(
   { router: { deployment } }: Observed,
   revision: string | undefined,
 ): string | undefined {
   if (deployment?.metadata.annotations?.[ANNOTATIONS.revision] !== revision) return undefined;
+  // The image may be the cause.
+  if ((deployment?.status?.availableReplicas ?? 0) === 0) return undefined;
   const containers = deployment?.spec?.template.spec?.containers ?? [];
   return containers.find(({ name }) => name === CONTAINERS.router)?.image;
 }

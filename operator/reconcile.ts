@@ -13,6 +13,7 @@ import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner } from 
 import { behind } from "./behind.ts";
 import { Checked } from "./checked.ts";
 import { Contest } from "./contest.ts";
+import { failedOfBefore, failsInOldImage } from "./former-release.ts";
 import { gather, keptRouterImage, type Observed } from "./gather.ts";
 import type { Cards } from "./gpu/cards.ts";
 import { type ClaimTemplate, fitsOf } from "./gpu/fits.ts";
@@ -212,7 +213,7 @@ async function bring(
   for (const { load, facts } of observed.loads) if (facts) kept.add(`Job ${load.jobName}`);
   const token = () => tokens.ensure(owner, reference, namespaceOf(key), signal);
   const applied = await applyObjects(wanted, owner, deps, signal, kept, token);
-  const loadAgainMs = await removeSpentLoaders(observed, key, deps, signal);
+  const loadAgainMs = await removeSpentLoaders(observed, router, key, deps, signal);
   for (const [variant, pods] of due) await replace(variant, pods, pool, key, deps, signal);
   // Of the end of what is not in the caches no event tells.
   const awaitedMs = applied.awaited.size > 0 ? LOOK_AGAIN_MS : undefined;
@@ -220,9 +221,13 @@ async function bring(
   return { ...applied, observed, lookMs: soonest(loadAgainMs, awaitedMs, tokenMs) };
 }
 
-/** Loaders that ended and left no facts are made anew, after a while. Returns how soon to look again, in milliseconds. */
+/**
+ * Loaders that ended and left no facts are made anew, after a while, and those that fail in another image than `image` at once. Returns how soon to
+ * look again, in milliseconds.
+ */
 async function removeSpentLoaders(
   { loads }: Observed,
+  image: string,
   key: string,
   { client, caches, expectations, clock }: ReconcileDeps,
   signal: AbortSignal,
@@ -230,7 +235,7 @@ async function removeSpentLoaders(
   let nextMs: number | undefined;
   for (const observed of loads) {
     const { job } = observed;
-    const at = spentAt(observed);
+    const at = failsInOldImage(observed, image) ? Number.NEGATIVE_INFINITY : spentAt(observed);
     if (!job || at === undefined || job.metadata.deletionTimestamp !== undefined) continue;
     const waitMs = at + SPENT_MS - clock.wall();
     if (waitMs > 0) {
@@ -252,7 +257,7 @@ function dueOf(variant: Observed["variants"][number], key: string, { prober }: R
   if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return [];
   const said = (pod: Pod) => prober.said(key, pod.metadata.uid ?? "");
   const packed = rendered.packed ? { packed: { instances: plan.instances, said } } : {};
-  return podsToReplace({ pods, wanted, revision, ...packed });
+  return [...new Set([...podsToReplace({ pods, wanted, revision, ...packed }), ...failedOfBefore(pods, set, revision)])];
 }
 
 /** Deletes pods, and notes that they leave. */
