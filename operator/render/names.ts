@@ -1,5 +1,6 @@
 import type { LLMPool } from "../../src/api/llmpool.ts";
 import { API_VERSION, DEFAULT_VARIANT, instancesServiceOf, KIND, LABELS } from "../../src/api/names.ts";
+import { setNameOf } from "../../src/core/plan/set-name.ts";
 import type { ObjectMeta, OwnerReference } from "../../src/kube/object.ts";
 
 export type Component = "instance" | "router" | "loader";
@@ -18,11 +19,12 @@ export const namesOf = (pool: string) => ({
   /** Secret with the random token that instances ask for. */
   token: `${pool}-token`,
   /** StatefulSet and NetworkPolicy of a variant, and the ConfigMap of a Packed one. */
-  variant: (variant: string) => (variant === DEFAULT_VARIANT ? pool : `${pool}-${variant}`),
+  variant: (variant: string) => setNameOf(pool, variant),
 });
 
 /** Claim for the model's files: the pool's own, or that of a variant with a model of its own. */
-export const cacheName = (pool: string, variant: string): string => `${namesOf(pool).variant(variant)}-model`;
+export const cacheName = (pool: string, variant: string): string =>
+  variant === DEFAULT_VARIANT ? `${pool}-model` : `${pool}-${variant}-model`;
 
 /** ConfigMap with what is known of a model, by the hash of what it is. */
 export const factsName = (pool: string, content: string): string => `${pool}-model-${content}`;

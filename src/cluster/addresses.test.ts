@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { poolPlan } from "../../test/support/pool.ts";
+import { setNameOf } from "../core/plan/set-name.ts";
 import { addressesOf, type InstanceSlice, type SliceEndpoint } from "./addresses.ts";
 
 const endpoint = (name: string, { ip = "10.0.0.1", leaving = false, uid = `${name}-uid` } = {}): SliceEndpoint => ({
@@ -29,6 +30,13 @@ test("the name of a variant may look like an ordinal", () => {
   const plan = poolPlan({ instances: 2, variants: [{ name: "x-1", instances: 2 }] });
   const endpoints = [endpoint("apex-1"), endpoint("apex-x-1-1", { ip: "10.0.0.2" })];
   expect(short(plan, slice(endpoints))).toEqual(["1 http://10.0.0.1:8000", "x-1-1 http://10.0.0.2:8000"]);
+});
+
+test("a pod of the longest names, whose StatefulSet's is shortened, is found", () => {
+  const plan = { ...poolPlan({ variants: [{ name: "v".repeat(12), instances: 1 }] }), pool: "p".repeat(40) };
+  const set = setNameOf(plan.pool, "v".repeat(12));
+  expect(set.length).toBeLessThan(53);
+  expect(short(plan, slice([endpoint(`${set}-0`)]))).toEqual(["vvvvvvvvvvvv-0 http://10.0.0.1:8000"]);
 });
 
 test("one that leaves drains, also when the plan no longer holds it", () => {

@@ -1,4 +1,5 @@
 import { DEFAULT_VARIANT } from "../api/names.ts";
+import { setNameOf } from "../core/plan/set-name.ts";
 import type { PoolPlan, VariantPlan } from "../core/plan/types.ts";
 import { includesVersion, type KubeObject } from "../kube/object.ts";
 
@@ -34,9 +35,9 @@ const FIRST_PORT = 8000;
  */
 export function addressesOf(plan: PoolPlan, slices: readonly InstanceSlice[]): InstanceAddress[] {
   const found = podsIn(slices).flatMap(({ name, address, leaves }) => {
-    const [variantName, ordinal] = placeOf(name, plan.pool) ?? [];
-    const variant = plan.variants.find((v) => v.name === variantName);
-    if (!variant || ordinal === undefined) return [];
+    const place = placeOf(name, plan);
+    if (!place) return [];
+    const { variant, ordinal } = place;
     const host = address.includes(":") ? `[${address}]` : address;
     return slotsOf(variant, ordinal, leaves).map(({ index, port, leaving }) => ({
       id: variant.name === DEFAULT_VARIANT ? `${index}` : `${variant.name}-${index}`,
@@ -87,9 +88,10 @@ function newestFirst({ metadata: a }: KubeObject, { metadata: b }: KubeObject): 
 }
 
 /** Variant and ordinal of a pod: `apex-0` is one of the default variant, `apex-code-0` one of `code`. */
-function placeOf(pod: string, pool: string): [variant: string, ordinal: number] | undefined {
-  const [, variant = DEFAULT_VARIANT, ordinal] = /^(?:(.+)-)?(\d+)$/.exec(pod.slice(pool.length + 1)) ?? [];
-  return pod.startsWith(`${pool}-`) && ordinal !== undefined ? [variant, Number(ordinal)] : undefined;
+function placeOf(pod: string, { pool, variants }: PoolPlan): { variant: VariantPlan; ordinal: number } | undefined {
+  const [, set, ordinal] = /^(.+)-(\d+)$/.exec(pod) ?? [];
+  const variant = variants.find(({ name }) => setNameOf(pool, name) === set);
+  return variant && { variant, ordinal: Number(ordinal) };
 }
 
 /** The places of one pod that hold an instance, or still do although it is to go. */
