@@ -49,6 +49,8 @@ export interface Applied {
   problems: Problem[];
   /** Kinds of what was written or deleted: of these the caches may still show what was before. */
   written: Set<string>;
+  /** Kinds of what the API server may have written, and refused to say so: it is written again. */
+  unsure: Set<string>;
   /** What is there of before and is about to go (`Kind name`): until then it cannot be made. */
   awaited: Set<string>;
   /** The Secret with the token is another's or an earlier pool's: what starts pods has been left as it is. */
@@ -83,6 +85,7 @@ export async function applyObjects(
 ): Promise<Applied> {
   const problems: Problem[] = [];
   const written = new Set<string>();
+  const unsure = new Set<string>();
   const awaited = new Set<string>();
   const failed = new Set<string>();
   const write = (object: KubeObject) =>
@@ -111,8 +114,7 @@ export async function applyObjects(
       const object = together[at];
       if (!object) continue;
       failed.add(nameOf(object));
-      // It may have been written, and is written again.
-      if (isTemporary(one.value.error)) written.add(object.kind);
+      if (isTemporary(one.value.error)) unsure.add(object.kind);
     }
   }
   const names = new Set([...wanted.map(nameOf), ...kept]);
@@ -123,7 +125,7 @@ export async function applyObjects(
     if (problem) problems.push(problem);
     else written.add(object.kind);
   }
-  return { problems, written, awaited, foreignToken };
+  return { problems, written, unsure, awaited, foreignToken };
 }
 
 /** Does something with one object. What the API server refuses is a problem of that object; rejects when the server is away. */

@@ -9,7 +9,7 @@ import type { EventRecorder } from "../src/kube/events.ts";
 import { type KubeObject, type ObjectOf, parseKey } from "../src/kube/object.ts";
 import { RESOURCES } from "../src/kube/resource.ts";
 import { announce } from "./announce.ts";
-import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner } from "./apply.ts";
+import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner, type Problem } from "./apply.ts";
 import { behind } from "./behind.ts";
 import { Checked } from "./checked.ts";
 import { Contest } from "./contest.ts";
@@ -89,7 +89,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       return {};
     }
     const { pool, plan } = checking;
-    const { problems, written, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
+    const { problems, written, unsure, awaited, observed, lookMs } = await bring(pool, plan, key, tokens, deps, signal);
     const lasting = patience.lasting(key, problems, clock.now());
     deps.prober.follow(key, targetsOf(observed.variants), toldIn(before, generation));
     const namespace = namespaceOf(key);
@@ -103,7 +103,7 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
       generation,
       plan,
       observed,
-      written,
+      written: new Set([...written, ...unsure]),
       awaited,
       problems: lasting,
       refused: lasting.length < problems.length,
@@ -116,21 +116,30 @@ export function makeReconciler(given: ReconcileDeps): Reconcile {
     const waitMs = Math.max(pace.wait(key, before, next, clock.now()), deps.prober.waitMs(key));
     if (waitMs === 0 && (await writeStatus(deps, key, stored, next, signal)))
       pace.wrote(key, before, next, clock.now());
-    const failed = problems.filter(({ error }) => error !== undefined);
+    const [failed, others] = [problems.filter(isFailure), problems.filter((problem) => !isFailure(problem))];
+    const lookAgainMs = soonest(
+      waitMs || undefined,
+      others.length > 0 ? LOOK_AGAIN_MS : undefined,
+      lookMs,
+      againMs,
+      // Its events come sooner, unless the server had all of it already.
+      written.size > 0 ? WROTE_MS : undefined,
+      mayBeStuckSoon(next) ? STUCK_MS : undefined,
+      patience.tellsInMs(key, clock.now()),
+    );
     if (failed.length > 0)
       throw new UnfinishedError(
         failed.map(({ error }) => error),
         failed.map(({ message }) => message).join("; "),
-        // However many failures there were: what is kept back is told when its time has come.
-        patience.tellsInMs(key, clock.now()),
+        // However many failures there were: one object that cannot be written keeps back no news of the others.
+        lookAgainMs,
       );
-    const lookAgainMs = problems.length > 0 ? LOOK_AGAIN_MS : undefined;
-    // Its events come sooner, unless the server had all of it already.
-    const wroteMs = written.size > 0 ? WROTE_MS : undefined;
-    const stuckMs = mayBeStuckSoon(next) ? STUCK_MS : undefined;
-    return { requeueAfterMs: soonest(waitMs || undefined, lookAgainMs, lookMs, againMs, wroteMs, stuckMs) };
+    return { requeueAfterMs: lookAgainMs };
   };
 }
+
+/** What is to be tried again, later each time. Of all other problems nothing is known to change by a try. */
+const isFailure = ({ error }: Problem): boolean => error !== undefined;
 
 const namespaceOf = (key: string): string => parseKey(key).namespace ?? "default";
 
