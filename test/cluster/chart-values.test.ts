@@ -1,8 +1,10 @@
+import { isDeepStrictEqual } from "node:util";
 import type { V1Container, V1Deployment, V1PodSpec } from "@kubernetes/client-node";
 import { expect, test } from "vitest";
 import { renderPool } from "../../operator/render/render.ts";
 import { defaultImages } from "../../operator/render/settings.ts";
 import { chartValues } from "../../scripts/generate/chart/chart.ts";
+import type { LLMPool } from "../../src/api/llmpool.ts";
 import { packageVersion } from "../../src/cli/version.ts";
 import { planPool } from "../../src/core/plan/plan.ts";
 import type { KubeObject } from "../../src/kube/object.ts";
@@ -28,6 +30,11 @@ const imageOf = (name: string) => (objects: Objects) =>
   container(objects)
     .args?.find((arg) => arg.startsWith(`--image=${name}=`))
     ?.slice(`--image=${name}=`.length);
+/** What `helm test` asks of its pool's pods, if it does so of the instances' and the router's alike. */
+const ofTestPool = (objects: Objects) => {
+  const { spec } = get<KubeObject & Pick<LLMPool, "spec">>(objects, "LLMPool/test-llmpool");
+  return isDeepStrictEqual(spec.podTemplate, spec.router?.podTemplate) ? spec.podTemplate : "another for routers";
+};
 const has = (name: string) => (objects: Objects) => objects.has(name);
 const account = (objects: Objects) => pod(objects).serviceAccountName;
 
@@ -69,6 +76,12 @@ const ROWS: { path: string; value: unknown; shows: (objects: Objects) => unknown
     value: [{ name: "registry" }],
     shows: (o) => pod(o).imagePullSecrets,
     want: [{ name: "registry" }],
+  },
+  {
+    path: "image.pullSecrets",
+    value: [{ name: "registry" }],
+    shows: ofTestPool,
+    want: { spec: { imagePullSecrets: [{ name: "registry" }] } },
   },
   { path: "runtimes.llama-cpp", value: "x/y:3", shows: imageOf("llama-cpp"), want: "x/y:3" },
   { path: "runtimes.hf-cuda", value: "x/y:3", shows: imageOf("hf-cuda"), want: "x/y:3" },
@@ -114,11 +127,18 @@ const ROWS: { path: string; value: unknown; shows: (objects: Objects) => unknown
     want: { a: "b" },
   },
   { path: "nodeSelector", value: { a: "b" }, shows: (o) => pod(o).nodeSelector, want: { a: "b" } },
+  { path: "nodeSelector", value: { a: "b" }, shows: ofTestPool, want: { spec: { nodeSelector: { a: "b" } } } },
   {
     path: "tolerations",
     value: [{ operator: "Exists" }],
     shows: (o) => pod(o).tolerations,
     want: [{ operator: "Exists" }],
+  },
+  {
+    path: "tolerations",
+    value: [{ operator: "Exists" }],
+    shows: ofTestPool,
+    want: { spec: { tolerations: [{ operator: "Exists" }] } },
   },
   { path: "affinity", value: { podAffinity: {} }, shows: (o) => pod(o).affinity, want: { podAffinity: {} } },
   { path: "priorityClassName", value: "high", shows: (o) => pod(o).priorityClassName, want: "high" },
