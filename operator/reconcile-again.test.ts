@@ -1,3 +1,4 @@
+import type { V1Deployment } from "@kubernetes/client-node";
 import { expect, onTestFinished, test } from "vitest";
 import { Client } from "../src/kube/client.ts";
 import { Connection } from "../src/kube/connection.ts";
@@ -8,6 +9,7 @@ import { silentLogger } from "../src/lib/logger.ts";
 import { eventually } from "../test/support/eventually.ts";
 import { FakeClock } from "../test/support/fake-clock.ts";
 import { FakeKube } from "../test/support/fake-kube.ts";
+import type { Stored } from "../test/support/fake-kube-store.ts";
 import { manifest } from "../test/support/pool.ts";
 import { Caches } from "./caches.ts";
 import { LLMPOOLS } from "./kinds.ts";
@@ -37,24 +39,28 @@ async function setup(spec: object) {
   const expectations = new Expectations(systemClock);
   /** What others ask for: how soon to look again, in milliseconds. */
   const asked: { proberMs: number; wordsMs: number | undefined } = { proberMs: 0, wordsMs: undefined };
-  const reconcile = makeReconciler({
-    client,
-    caches,
-    expectations,
-    settings: { images: defaultImages("test"), operatorNamespace: "default" },
-    recorder: { record: () => {} },
-    prober: { follow: () => {}, told: () => new Map(), said: () => new Map(), waitMs: () => asked.proberMs },
-    eventWords: { about: async () => ({ words: new Map(), againMs: asked.wordsMs }), forget: () => {} },
-    cards: { nodes: () => undefined, slices: () => undefined },
-    makeToken: () => "token",
-    clock,
-  });
-  /** Once, when the caches show all that was written before. */
-  const look = async () => {
+  const operator = (registry: string) =>
+    makeReconciler({
+      client,
+      caches,
+      expectations,
+      settings: { images: defaultImages("test", registry), operatorNamespace: "default" },
+      recorder: { record: () => {} },
+      prober: { follow: () => {}, told: () => new Map(), said: () => new Map(), waitMs: () => asked.proberMs },
+      eventWords: { about: async () => ({ words: new Map(), againMs: asked.wordsMs }), forget: () => {} },
+      cards: { nodes: () => undefined, slices: () => undefined },
+      makeToken: () => "token",
+      clock,
+    });
+  const reconciles = new Map<string, ReturnType<typeof operator>>();
+  /** Once, when the caches show all that was written before, by the operator with the images of this registry. */
+  const look = async (registry = "") => {
     await eventually("the caches have followed", () => !expectations.behind(KEY));
+    const reconcile = reconciles.get(registry) ?? operator(registry);
+    reconciles.set(registry, reconcile);
     return reconcile(KEY, signal);
   };
-  return { kube, asked, look };
+  return { kube, caches, asked, look };
 }
 
 test("an object that cannot be written keeps back no news of the others, and is tried no sooner without any", async () => {
@@ -74,4 +80,47 @@ test("an object that cannot be written keeps back no news of the others, and is 
   await expect(look()).rejects.toMatchObject(unfinished(200));
   kube.faults.length = 0;
   expect(await look()).toEqual({ requeueAfterMs: 200 });
+});
+
+test("an operator that is upgraded from a wrong registry makes anew what failed for want of its images", async () => {
+  const model = { uri: "hf://org/model/file.gguf", cache: { storage: "1Gi" } };
+  const variants = [{ name: "code", instances: 1, backend: "llama-cpp", model }];
+  const { kube, caches, look } = await setup({ backend: "stub", instances: 1, variants });
+  await look("wrong.example");
+  const [job] = kube.store.list("batch/v1/jobs");
+  const set = kube.store.get("apps/v1/statefulsets", KEY);
+  const images = (collection: string) =>
+    kube.store.list(collection).map((object) => {
+      const { spec } = object as unknown as V1Deployment;
+      return spec?.template.spec?.containers[0]?.image;
+    });
+  /** As its controller makes it of the first template: no kubelet can have its image. */
+  const fail = (name: string, owner: Stored | undefined) =>
+    kube.store.create("v1/pods", {
+      apiVersion: "v1",
+      kind: "Pod",
+      metadata: {
+        ...{ name, namespace: "team", annotations: owner?.metadata.annotations ?? {} },
+        labels: { ...owner?.metadata.labels, "controller-revision-hash": "apex-first" },
+        ownerReferences: [
+          { apiVersion: "", kind: owner?.kind ?? "", name: "", uid: owner?.metadata.uid ?? "", controller: true },
+        ],
+      },
+      status: {
+        containerStatuses: [{ name: "x", restartCount: 0, state: { waiting: { reason: "ImagePullBackOff" } } }],
+      },
+    } as KubeObject);
+  fail("apex-0", set);
+  fail("loader", job);
+  const status = { observedGeneration: 1, updateRevision: "apex-second" };
+  kube.store.merge("apps/v1/statefulsets", KEY, { status });
+  await eventually(
+    "they are seen",
+    () => caches.pods.size === 2 && "status" in (caches.of("StatefulSet").get(KEY) ?? {}),
+  );
+  await look("right.example");
+  expect(images("apps/v1/deployments")).toEqual(["right.example/llmpool/llmpool:test"]);
+  expect(kube.store.list("v1/pods").map(({ metadata }) => metadata.name)).toEqual(["loader"]);
+  await look("right.example");
+  expect(images("batch/v1/jobs")).toEqual(["right.example/llmpool/llmpool:test"]);
 });
