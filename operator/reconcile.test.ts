@@ -157,7 +157,7 @@ test.each([
 test("what Events say is asked of the very pod that does not come along", async () => {
   const { store, look, askedAbout } = await setup();
   await look(store.create(POOLS, packed("1Gi")));
-  const pod = store.create(PODS, podOf(store.get(SET, KEY), 0, {}));
+  const pod = store.create(PODS, podOf(store.get(SET, KEY), 0, { phase: "Pending" }));
   await look(pod);
   expect(askedAbout).toContainEqual({ kind: "Pod", name: "apex-0", uid: pod.metadata.uid, placed: false });
 });

@@ -266,7 +266,9 @@ function dueOf(variant: Observed["variants"][number], key: string, { prober }: R
   if (!set || !current || (set.status?.observedGeneration ?? 0) < (set.metadata.generation ?? 1)) return [];
   const said = (pod: Pod) => prober.said(key, pod.metadata.uid ?? "");
   const packed = rendered.packed ? { packed: { instances: plan.instances, said } } : {};
-  return [...new Set([...podsToReplace({ pods, wanted, revision, ...packed }), ...failedOfBefore(pods, set, revision)])];
+  return [
+    ...new Set([...podsToReplace({ pods, wanted, revision, ...packed }), ...failedOfBefore(pods, set, revision)]),
+  ];
 }
 
 /** Deletes pods, and notes that they leave. */
