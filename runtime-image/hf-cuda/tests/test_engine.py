@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import aclosing
 from pathlib import Path
 
@@ -127,6 +129,60 @@ def test_a_deleted_session_is_gone_in_memory_and_on_disk(tiny: Path, config: Mak
         assert not await backend.delete_session("b")
         assert backend.stats() == (0, 0.0)
         assert list((tmp_path / "state").iterdir()) == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["generate", "export_session", "delete_session", "import_session"])
+def test_who_hangs_up_before_the_engine_looks_ends_nothing_else(
+    tiny: Path, config: MakeConfig, backends: Make, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    backend = backends(config(tiny))
+    engine = backend._engine
+    codes: list[int] = []
+    monkeypatch.setattr("llmpool_hf_cuda.engine.engine.os._exit", codes.append)
+
+    async def run() -> None:
+        await answer(backend, request(LONG, 2, session="kept"))
+        exported = b"".join(await backend.export_session("kept"))
+
+        async def parts() -> AsyncIterator[bytes]:
+            yield exported
+
+        asks: dict[str, Callable[[], Coroutine[object, object, object]]] = {
+            "generate": lambda: answer(backend, request("Once", 2, session="a")),
+            "export_session": lambda: backend.export_session("kept"),
+            "delete_session": lambda: backend.delete_session("kept"),
+            "import_session": lambda: backend.import_session("b", parts()),
+        }
+        busy, go_on = threading.Event(), threading.Event()
+
+        def block() -> None:
+            busy.set()
+            go_on.wait()
+
+        engine.call(block)
+        await asyncio.to_thread(busy.wait)
+        asked = asyncio.Event()
+        call = engine.call
+
+        def told(work: Callable[[], object]) -> Future[object]:
+            asked.set()
+            return call(work)
+
+        monkeypatch.setattr(engine, "call", told)
+        leaving = asyncio.create_task(asks[what]())
+        await asked.wait()
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        after = engine.call(lambda: "alive")
+        go_on.set()
+        # The limit is for a broken engine alone: without its thread nothing would ever come.
+        assert await asyncio.wait_for(asyncio.wrap_future(after), 60) == "alive"
+        assert codes == []
+        _, done = await answer(backend, request(LONG, 2, session="kept"))
+        assert done.usage.cached_tokens > 0
 
     asyncio.run(run())
 

@@ -63,10 +63,12 @@ class Engine:
         self._commands.put(lambda: None)
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Runs `work` between two steps."""
+        """Runs `work` between two steps; never when its future is cancelled before, as that of a client that hangs up is."""
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(work())
             except BaseException as error:
