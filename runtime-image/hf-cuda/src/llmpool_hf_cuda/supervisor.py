@@ -46,8 +46,17 @@ class Supervisor:
 
 
 async def _listen(reader: asyncio.StreamReader, on_message: Callable[[dict[str, Any]], None], on_gone: Callable[[], None]) -> None:
-    while line := await reader.readline():
-        message = json.loads(line)
-        if isinstance(message, dict) and "type" in message:
-            on_message(message)
+    while True:
+        try:
+            line = await reader.readline()
+            if not line:
+                break
+            message = json.loads(line)
+            if isinstance(message, dict) and "type" in message:
+                on_message(message)
+        except OSError:
+            break  # it was killed before it had read all that this process said
+        except Exception:
+            # Also a line that is too long. Without a listener nobody would notice that the supervisor is gone.
+            log.exception("a message of the supervisor cannot be followed")
     on_gone()
