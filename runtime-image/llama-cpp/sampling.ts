@@ -31,7 +31,7 @@ export function samplingOptions(
     // The library's default is 40, and its 0 sorts the whole vocabulary for every token; null leaves the step out.
     topK: topK ?? (null as unknown as number),
     // Without one the library takes a new one every second: requests of one second would answer alike.
-    seed: request.sampling.seed ?? seed,
+    seed: engineSeed(request.sampling.seed ?? seed),
     ...(penalties && {
       repeatPenalty: {
         punishTokens: () => [...answer],
@@ -44,6 +44,18 @@ export function samplingOptions(
     yieldEogToken: true,
   };
 }
+
+/**
+ * Any whole number as a seed of the engine, small ones as they are. It knows 32 bits, of which the largest means a new seed each time, and
+ * makes 0 of all that is negative.
+ */
+export function engineSeed(seed: number): number {
+  const rest = seed % ENGINE_SEEDS;
+  // `+ 0`: a remainder may be minus zero.
+  return rest < 0 ? rest + ENGINE_SEEDS : rest + 0;
+}
+
+const ENGINE_SEEDS = 2 ** 32 - 1;
 
 /** A fixed window, so that the engine goes on counting where it was and does not begin again with each token. */
 const PENALTY_WINDOW = 8192;

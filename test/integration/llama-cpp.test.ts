@@ -387,7 +387,10 @@ describe("answers", () => {
           sampling: { temperature: 1.2, topP: 1, ...(seed !== undefined && { seed }) },
         }),
       );
-    expect((await poem(5)).text).toBe((await poem(5)).text);
+    for (const seed of [5, -1, 2 ** 32 - 1, Number.MAX_SAFE_INTEGER]) {
+      expect((await poem(seed)).text).toBe((await poem(seed)).text);
+    }
+    expect((await poem(-1)).text).not.toBe((await poem(-2)).text);
     const free = new Set([await poem(), await poem(), await poem()].map((a) => a.text));
     expect(free.size).toBeGreaterThan(1);
   });
