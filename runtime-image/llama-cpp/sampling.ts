@@ -25,7 +25,7 @@ export function samplingOptions(
   const { temperature, topP, topK, minP, frequencyPenalty = 0, presencePenalty = 0 } = request.sampling;
   const penalties = frequencyPenalty !== 0 || presencePenalty !== 0;
   return {
-    temperature,
+    temperature: temperature < GREEDY_BELOW ? 0 : temperature,
     topP,
     minP: minP ?? 0,
     // The library's default is 40, and its 0 sorts the whole vocabulary for every token; null leaves the step out.
@@ -44,6 +44,9 @@ export function samplingOptions(
     yieldEogToken: true,
   };
 }
+
+/** Divided by less, logits leave the numbers that the engine has; far above this the largest already takes all. */
+const GREEDY_BELOW = 1e-5;
 
 /**
  * Any whole number as a seed of the engine, small ones as they are. It knows 32 bits, of which the largest means a new seed each time, and

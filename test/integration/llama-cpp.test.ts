@@ -395,7 +395,7 @@ describe("answers", () => {
     expect(free.size).toBeGreaterThan(1);
   });
 
-  it("feel penalties and top_k", async () => {
+  it("feel penalties, top_k and a temperature near zero", async () => {
     const prompt = { kind: "raw" as const, text: "ha ha ha ha ha ha ha ha ha ha ha ha ha ha" };
     const sample = (sampling: object) =>
       ask({ ...request(""), prompt, maxTokens: 20, sampling: { temperature: 0, topP: 1, ...sampling } });
@@ -405,6 +405,9 @@ describe("answers", () => {
     expect(kinds(varied.text)).toBeGreaterThan(kinds(free.text));
     expect((await sample({ temperature: 2, topK: 1, seed: 3 })).text).toBe(free.text);
     expect((await sample({ temperature: 2, minP: 1, seed: 3 })).text).toBe(free.text);
+    for (const temperature of [1e-40, 1e-6, 1e-5]) {
+      expect((await sample({ temperature, seed: 3 })).text).toBe(free.text);
+    }
   });
 
   const person = {

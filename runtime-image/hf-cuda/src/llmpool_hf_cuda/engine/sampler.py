@@ -6,6 +6,9 @@ import torch
 
 from ..api import Sampling
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below this take the largest logit: divided by them, two that are nearly equal are far apart already."""
+
 
 class Sampler:
     """Penalties count the answer's own tokens, as OpenAI's do. A seed repeats on one device."""
@@ -13,6 +16,7 @@ class Sampler:
     def __init__(self, sampling: Sampling, seed: int, device: torch.device) -> None:
         """`seed`: for requests that bring none."""
         self._s = sampling
+        self._greedy = sampling.temperature < GREEDY_BELOW
         self._seen: Counter[int] = Counter()
         self._generator = torch.Generator(device=device)
         self._generator.manual_seed((sampling.seed if sampling.seed is not None else seed) % 2**63)
@@ -20,7 +24,7 @@ class Sampler:
     @property
     def plain(self) -> bool:
         """True when the token is the largest logit and nothing else: many answers are then looked up at once."""
-        return self._s.temperature == 0 and not self._penalised
+        return self._greedy and not self._penalised
 
     @property
     def _penalised(self) -> bool:
@@ -37,8 +41,10 @@ class Sampler:
             counts = torch.tensor(list(self._seen.values()), device=logits.device, dtype=logits.dtype)
             penalty = counts * self._s.frequency_penalty + self._s.presence_penalty
             logits = logits.index_add(0, ids, -penalty)
-        if self._s.temperature == 0:
+        if self._greedy:
             return int(logits.argmax())
+        # From the largest on: no quotient is too large for its type then.
+        logits = logits - logits.max()
         return int(torch.multinomial(self._probabilities(logits / self._s.temperature), 1, generator=self._generator))
 
     def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
