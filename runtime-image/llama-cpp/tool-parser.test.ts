@@ -16,6 +16,9 @@ function parse(pieces: string[]): ParsedPart[] {
 
 const weather = { call: { name: "get_weather", arguments: '{"city":"Oslo"}' } };
 const add = { call: { name: "add", arguments: '{"a":1,"b":"}</tool"}' } };
+/** Of what a call of `add` may be about: the closing tag itself. */
+const about = (b: string) => ({ call: { name: "add", arguments: JSON.stringify({ b }) } });
+const tag = "</tool_call>";
 const ROWS: { name: string; answer: string; want: ParsedPart[] }[] = [
   { name: "plain text", answer: "It is warm.", want: [{ text: "It is warm." }] },
   {
@@ -64,6 +67,36 @@ const ROWS: { name: string; answer: string; want: ParsedPart[] }[] = [
   },
   { name: "an open tag at the end", answer: "a <tool_c", want: [{ text: "a <tool_c" }] },
   { name: "cut off inside a call", answer: '<tool_call>{"name":"ad', want: [{ text: '<tool_call>{"name":"ad' }] },
+  {
+    name: "a closing tag as an argument, then another call",
+    answer: `<tool_call> {"name":"add","arguments":{"b":"\\"${tag} <tool_call>${tag}"}}${tag}<tool_call>{"name":"get_weather","arguments":{"city":"Oslo"}}${tag}`,
+    want: [about(`"${tag} <tool_call>${tag}`), weather],
+  },
+  {
+    name: "a list whose argument is a closing tag",
+    answer: `<tool_call>[{"name":"add","arguments":{"b":"${tag}"}}]\n${tag}`,
+    want: [about(tag)],
+  },
+  {
+    name: "a closing tag as an argument where the last one never came",
+    answer: `<tool_call>{"name":"add","arguments":{"b":"${tag}"}}`,
+    want: [about(tag)],
+  },
+  {
+    name: "JSON that is cut by the closing tag, and goes on",
+    answer: `<tool_call>{"name":"add"${tag} and <tool_call>{"name":"add"}${tag}`,
+    want: [{ text: `<tool_call>{"name":"add"${tag} and ` }, { call: { name: "add", arguments: "{}" } }],
+  },
+  {
+    name: "a string that never ends, then a whole call",
+    answer: `<tool_call>{"name":"add}${tag}<tool_call>{"name":"get_weather","arguments":{"city":"Oslo"}}${tag}.`,
+    want: [{ text: `<tool_call>{"name":"add}${tag}` }, weather, { text: "." }],
+  },
+  {
+    name: "words with a quotation mark in tags",
+    answer: `<tool_call>5" {wide${tag}"`,
+    want: [{ text: `<tool_call>5" {wide${tag}"` }],
+  },
   { name: "white space only", answer: " \n", want: [{ text: " \n" }] },
 ];
 

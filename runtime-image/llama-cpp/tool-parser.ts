@@ -24,6 +24,10 @@ export class ToolParser {
   #state: "start" | "text" | "tagged" | "json" | "between" = "start";
   #held = "";
   #scan = new JsonScan();
+  /** Closing tags before this place of a tagged body are text within its JSON. */
+  #from = 0;
+  /** No more text comes. */
+  #ended = false;
 
   /** @param names the functions that exist: bare JSON is a call only when it names one of them. */
   constructor(names: Iterable<string>) {
@@ -41,12 +45,18 @@ export class ToolParser {
   flush(): ParsedPart[] {
     const rest = this.#held;
     this.#held = "";
-    // Models often end their turn in place of the closing tag.
-    const calls = this.#state === "tagged" ? parseCalls(rest) : undefined;
-    if (calls) return calls.map((call) => ({ call }));
-    const text = this.#state === "tagged" ? CALL_OPEN + rest : rest;
+    const tagged = this.#state === "tagged";
     this.#state = "text";
-    return text === "" ? [] : [{ text }];
+    if (!tagged) return rest === "" ? [] : [{ text: rest }];
+    // Models often end their turn in place of the closing tag.
+    const calls = parseCalls(rest);
+    if (calls) return calls.map((call) => ({ call }));
+    const at = rest.indexOf(CALL_CLOSE);
+    if (at === -1) return [{ text: CALL_OPEN + rest }];
+    // The tag was taken for text, in a string that never ended: the call is damaged, and what follows it perhaps is not.
+    const end = at + CALL_CLOSE.length;
+    this.#ended = true;
+    return [{ text: CALL_OPEN + rest.slice(0, end) }, ...this.push(rest.slice(end)), ...this.flush()];
   }
 
   /** One move; false when more text is needed. */
@@ -74,11 +84,13 @@ export class ToolParser {
     if (at === -1) return false;
     this.#held = this.#held.slice(CALL_OPEN.length);
     this.#state = "tagged";
+    this.#scan = new JsonScan();
+    this.#from = 0;
     return true;
   }
 
   #tagged(parts: ParsedPart[]): boolean {
-    const at = this.#held.indexOf(CALL_CLOSE);
+    const at = this.#closingTag();
     if (at === -1 && this.#held.length < LONGEST_CALL) return false;
     const body = at === -1 ? this.#held : this.#held.slice(0, at);
     const calls = parseCalls(body);
@@ -87,6 +99,17 @@ export class ToolParser {
     this.#held = at === -1 ? "" : this.#held.slice(at + CALL_CLOSE.length);
     this.#state = calls ? "between" : "text";
     return true;
+  }
+
+  /** Where the first closing tag is that is not text within the body's JSON; -1 when it has not come. */
+  #closingTag(): number {
+    const isJson = !this.#ended && /^\s*[[{]/.test(this.#held);
+    for (;;) {
+      const at = this.#held.indexOf(CALL_CLOSE, this.#from);
+      if (at === -1) return -1;
+      if (!isJson || this.#scan.end(this.#held.slice(0, at)) !== undefined || !this.#scan.inText) return at;
+      this.#from = at + 1;
+    }
   }
 
   #json(parts: ParsedPart[]): boolean {
@@ -137,6 +160,11 @@ export class JsonScan {
   #depth = 0;
   #inText = false;
   #escaped = false;
+
+  /** Whether what was looked at ends within a string. */
+  get inText(): boolean {
+    return this.#inText;
+  }
 
   /** Index behind the closing bracket in `text`, which only grows from call to call; undefined while it is open. */
   end(text: string): number | undefined {

@@ -9,6 +9,7 @@ from llmpool_hf_cuda.answer.stop import StopDetector
 from llmpool_hf_cuda.answer.token_text import TokenText
 from llmpool_hf_cuda.answer.tool_parser import ParsedCall, ToolParser
 
+ABOUT_TAGS = r'{"name": "weather", "arguments": {"city": "\"</tool_call> <tool_call></tool_call>"}}'
 CALL = '{"name": "weather", "arguments": {"city": "Paris"}}'
 
 
@@ -65,6 +66,21 @@ def test_bytes_that_are_no_character_do_not_hold_up_the_rest() -> None:
         ("<tool_call>no</tool_call>", ["<tool_call>no</tool_call>"]),
         ('{"type": "function", "function": {"name": "weather", "parameters": {}}}', [ParsedCall("weather", "{}")]),
         ("a < b", ["a < b"]),
+        (
+            f"<tool_call>{ABOUT_TAGS}</tool_call><tool_call>{CALL}</tool_call>",
+            [ParsedCall("weather", '{"city":"\\"</tool_call> <tool_call></tool_call>"}'), ParsedCall("weather", '{"city":"Paris"}')],
+        ),
+        (f"<tool_call>[{ABOUT_TAGS}]\n</tool_call>", [ParsedCall("weather", '{"city":"\\"</tool_call> <tool_call></tool_call>"}')]),
+        (f"<tool_call>{ABOUT_TAGS}", [ParsedCall("weather", '{"city":"\\"</tool_call> <tool_call></tool_call>"}')]),
+        (
+            f'<tool_call>{{"name": "weather"</tool_call> and <tool_call>{CALL}</tool_call>',
+            ['<tool_call>{"name": "weather"</tool_call> and ', ParsedCall("weather", '{"city":"Paris"}')],
+        ),
+        (
+            f'<tool_call>{{"name": "weather}}</tool_call><tool_call>{CALL}</tool_call>.',
+            ['<tool_call>{"name": "weather}</tool_call>', ParsedCall("weather", '{"city":"Paris"}'), "."],
+        ),
+        ('<tool_call>5" {wide</tool_call>"', ['<tool_call>5" {wide</tool_call>"']),
     ],
 )
 def test_calls_are_found_however_the_text_is_cut(text: str, want: list[object], size: int) -> None:

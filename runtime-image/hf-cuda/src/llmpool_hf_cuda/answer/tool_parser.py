@@ -38,6 +38,10 @@ class ToolParser:
         self._state = "start"
         self._held = ""
         self._scan = JsonScan()
+        # Closing tags before this place of a tagged body are text within its JSON.
+        self._from = 0
+        # No more text comes.
+        self._ended = False
 
     def push(self, piece: str) -> list[Part]:
         self._held += piece
@@ -51,11 +55,18 @@ class ToolParser:
         rest, self._held = self._held, ""
         tagged = self._state == "tagged"
         self._state = "text"
+        if not tagged:
+            return [rest] if rest else []
         # Models often end their turn in place of the closing tag.
-        if tagged and (calls := parse_calls(rest)):
+        if calls := parse_calls(rest):
             return [*calls]
-        text = CALL_OPEN + rest if tagged else rest
-        return [text] if text else []
+        at = rest.find(CALL_CLOSE)
+        if at == -1:
+            return [CALL_OPEN + rest]
+        # The tag was taken for text, in a string that never ended: the call is damaged, and what follows it perhaps is not.
+        end = at + len(CALL_CLOSE)
+        self._ended = True
+        return [CALL_OPEN + rest[:end], *self.push(rest[end:]), *self.flush()]
 
     def _step(self, parts: list[Part]) -> bool:
         """One move; False when more text is needed."""
@@ -89,10 +100,12 @@ class ToolParser:
             return False
         self._held = self._held[len(CALL_OPEN) :]
         self._state = "tagged"
+        self._scan = JsonScan()
+        self._from = 0
         return True
 
     def _tagged(self, parts: list[Part]) -> bool:
-        at = self._held.find(CALL_CLOSE)
+        at = self._closing_tag()
         if at == -1 and len(self._held) < LONGEST_CALL:
             return False
         body = self._held if at == -1 else self._held[:at]
@@ -104,6 +117,15 @@ class ToolParser:
         self._held = "" if at == -1 else self._held[at + len(CALL_CLOSE) :]
         self._state = "between" if calls else "text"
         return True
+
+    def _closing_tag(self) -> int:
+        """Where the first closing tag is that is not text within the body's JSON; -1 when it has not come."""
+        is_json = not self._ended and self._held.lstrip()[:1] in ("{", "[")
+        while (at := self._held.find(CALL_CLOSE, self._from)) != -1:
+            if not is_json or self._scan.end(self._held[:at]) is not None or not self._scan.in_text:
+                break
+            self._from = at + 1
+        return at
 
     def _json(self, parts: list[Part]) -> bool:
         end = self._scan.end(self._held)
@@ -153,7 +175,8 @@ class JsonScan:
     def __init__(self) -> None:
         self._at = 0
         self._depth = 0
-        self._in_text = False
+        self.in_text = False
+        """Whether what was looked at ends within a string."""
         self._escaped = False
 
     def end(self, text: str) -> int | None:
@@ -163,13 +186,13 @@ class JsonScan:
             self._at += 1
             if self._escaped:
                 self._escaped = False
-            elif self._in_text:
+            elif self.in_text:
                 if c == "\\":
                     self._escaped = True
                 elif c == '"':
-                    self._in_text = False
+                    self.in_text = False
             elif c == '"':
-                self._in_text = True
+                self.in_text = True
             elif c in "{[":
                 self._depth += 1
             elif c in "}]":
