@@ -11,6 +11,8 @@ export interface AnswerOptions {
   tools: readonly string[];
   /** The answer is one JSON object or list, and over when that is. */
   json: boolean;
+  /** The answer is a call and nothing else: what is left of one that was cut belongs to nobody. */
+  callOnly: boolean;
   detokenize: Detokenize;
 }
 
@@ -51,7 +53,8 @@ export class Answer {
   #events(text: string, tokens: number, last: boolean): GenerateEvent[] {
     const parts: ParsedPart[] = this.#tools ? this.#tools.push(text) : text === "" ? [] : [{ text }];
     if (last && this.#tools) parts.push(...this.#tools.flush());
-    const events = parts.map((part): GenerateEvent => {
+    const told = this.#options.callOnly ? parts.filter((part) => "call" in part) : parts;
+    const events = told.map((part): GenerateEvent => {
       if ("text" in part) return { type: "text", text: part.text, tokens: 0 };
       const index = this.#calls++;
       return { type: "tool_call", index, call: this.#call(index, part.call), tokens: 0 };

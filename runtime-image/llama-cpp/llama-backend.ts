@@ -9,7 +9,7 @@ import { Answer } from "./answer.ts";
 import { ChunkSizer } from "./chunk-sizer.ts";
 import type { Engine } from "./engine.ts";
 import type { Prompts } from "./prompt.ts";
-import { grammarOf, grammarState, offeredTools, samplingOptions } from "./sampling.ts";
+import { forcedTools, grammarOf, grammarState, offeredTools, samplingOptions } from "./sampling.ts";
 import type { SavedSessions } from "./saved-sessions.ts";
 import { Scheduler, type Step } from "./scheduler.ts";
 import { type Lease, Sessions } from "./sessions.ts";
@@ -165,13 +165,16 @@ export class LlamaCppBackend implements LLMBackend {
     yield { type: "done", finishReason: answer.finishReason(ended), usage };
   }
 
-  #newAnswer(request: GenerateRequest, json: boolean): Answer {
+  /** @param form whether a grammar holds the answer. */
+  #newAnswer(request: GenerateRequest, form: boolean): Answer {
     const { model } = this.#engine;
     return new Answer({
       requestId: request.requestId,
-      stop: request.stop,
+      // A text within JSON is not the end of it.
+      stop: form ? [] : request.stop,
       tools: offeredTools(request).map((tool) => tool.function.name),
-      json,
+      json: form,
+      callOnly: forcedTools(request) !== undefined,
       detokenize: (tokens, before) => model.detokenize(tokens as Token[], false, before as Token[]),
     });
   }

@@ -98,7 +98,7 @@ export function offeredTools(request: GenerateRequest): readonly ToolDefinition[
 }
 
 /** Tools of which the answer must call one; undefined when it need not. Throws `invalid_request` for a name that is not there. */
-function forcedTools(request: GenerateRequest): readonly ToolDefinition[] | undefined {
+export function forcedTools(request: GenerateRequest): readonly ToolDefinition[] | undefined {
   const choice = request.prompt.kind === "chat" ? request.prompt.toolChoice : undefined;
   const tools = offeredTools(request);
   if (choice === undefined || choice === "auto" || choice === "none") return undefined;

@@ -116,6 +116,7 @@ export class Inference {
       model: backend.facts.modelName,
       created: Math.floor(clock.wall() / 1000),
       includeUsage,
+      callOnly: mustCall(body),
     });
     call.answer = body.stream
       ? new StreamAnswer(response, shape, { includeUsage, clock, writeIdleMs: limits.writeIdleMs, signal: cut.signal })
@@ -239,6 +240,11 @@ function noLogprobs(): LLMPoolError {
   const words =
     "this instance's engine gives no log probabilities: leave logprobs out, or use a pool of backend hf-cuda";
   return new LLMPoolError("invalid_request", words, { param: "logprobs" });
+}
+
+function mustCall(body: ChatRequest | CompletionRequest): boolean {
+  const choice = "tool_choice" in body ? (body.tool_choice ?? "auto") : "auto";
+  return choice !== "auto" && choice !== "none";
 }
 
 function toRequest(headers: CallHeaders, body: ChatRequest | CompletionRequest): Omit<GenerateRequest, "timeoutMs"> {

@@ -25,6 +25,8 @@ export interface ShapeOptions {
   created: number;
   /** Then every other chunk says `"usage": null`, as OpenAI's do. */
   includeUsage: boolean;
+  /** The answer has to be a call: without text its content is null, even when the call was cut. */
+  callOnly: boolean;
 }
 
 export function usageObject(usage: Usage): UsageObject {
@@ -37,7 +39,7 @@ export function usageObject(usage: Usage): UsageObject {
 }
 
 /** `/v1/chat/completions`. What is equal in all chunks is made once: per token only its text is. */
-export function chatShape({ requestId, model, created, includeUsage }: ShapeOptions): Shape {
+export function chatShape({ requestId, model, created, includeUsage, callOnly }: ShapeOptions): Shape {
   const id = `chatcmpl-${requestId}`;
   const head = frameHead({ id, object: "chat.completion.chunk", created, model });
   const tail = includeUsage ? ',"usage":null}\n\n' : "}\n\n";
@@ -54,7 +56,7 @@ export function chatShape({ requestId, model, created, includeUsage }: ShapeOpti
           index: 0,
           message: {
             role: "assistant",
-            content: text === "" && calls.length > 0 ? null : text,
+            content: text === "" && (callOnly || calls.length > 0) ? null : text,
             refusal: null,
             ...(calls.length > 0 && { tool_calls: [...calls] }),
           },

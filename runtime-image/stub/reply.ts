@@ -35,7 +35,7 @@ export function planReply(
     return { tokens, call, finishReason: "tool_calls" };
   }
   const pieces = textPieces(request, options);
-  const stopped = cutAtStop(pieces, request.stop);
+  const stopped = request.responseFormat.type === "text" ? cutAtStop(pieces, request.stop) : undefined;
   if (stopped && stopped.length <= options.room) return { tokens: stopped, finishReason: "stop" };
   const tokens = (stopped ?? pieces.map((token) => ({ token, text: token }))).slice(0, options.room);
   return { tokens, finishReason: pieces.length > options.room ? "length" : "stop" };

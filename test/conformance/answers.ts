@@ -151,6 +151,37 @@ export function answerTests(client: () => Client, { longPrompt, logprobs }: Conf
     expect(stream.usage).toEqual(whole.usage);
   });
 
+  test("stop strings end free text only: no forced call, no JSON", async () => {
+    const stop = ['"', "{", "}", "</"];
+    const answers = async (body: object) =>
+      [await client().chat(body), await client().chat({ ...body, stop })].map(({ choices: [choice] }) => [
+        choice.message.content,
+        choice.message.tool_calls?.map((call) => call.function),
+        choice.finish_reason,
+      ]);
+    const [free, stopped] = await answers(asking);
+    expect(stopped).toEqual(free);
+    const schema = { type: "object", properties: { ok: { type: "boolean" } }, required: ["ok"] };
+    const [json, stoppedJson] = await answers({
+      messages: asking.messages,
+      response_format: { type: "json_schema", json_schema: { name: "result", schema } },
+      max_tokens: 100,
+      temperature: 0,
+    });
+    expect(stoppedJson).toEqual(json);
+  });
+
+  test("of a forced call that is cut nothing is shown", async () => {
+    const cut = { ...asking, max_tokens: 4 };
+    const [choice] = (await client().chat(cut)).choices;
+    expect(choice).toMatchObject({ finish_reason: "length", message: { content: null } });
+    expect(choice.message.tool_calls).toBeUndefined();
+    const stream = await client().stream("/v1/chat/completions", cut);
+    expect(stream).toMatchObject({ finishReason: "length", text: "" });
+    expect(stream.chunks.flatMap((chunk) => chunk.choices[0]?.delta?.tool_calls ?? [])).toEqual([]);
+    expect(stream.record?.completion_tokens).toBe(4);
+  });
+
   test("an answer after a tool's result is text", async () => {
     const call = { id: "call_1", type: "function", function: { name: "weather", arguments: '{"city":"Paris"}' } };
     const messages = [

@@ -99,7 +99,7 @@ def test_calls_are_found_however_the_text_is_cut(text: str, want: list[object], 
 
 
 def test_every_token_is_counted_and_a_whole_json_ends_the_answer() -> None:
-    answer = Answer("r", _bytes, stop=(), tools=(), json=True)
+    answer = Answer("r", _bytes, stop=(), tools=(), json=True, call_only=False)
     total = 0
     for i, byte in enumerate(b'{"a": [1]} and'):
         events, over = answer.push(byte)
@@ -112,7 +112,7 @@ def test_every_token_is_counted_and_a_whole_json_ends_the_answer() -> None:
 
 def test_a_call_has_an_id_of_nine_letters_that_is_always_the_same() -> None:
     def ask() -> str:
-        answer = Answer("r1", _bytes, stop=(), tools=("weather",), json=False)
+        answer = Answer("r1", _bytes, stop=(), tools=("weather",), json=False, call_only=False)
         events = [event for byte in CALL.encode() for event in answer.push(byte)[0]] + answer.end(0)
         [call] = [event.call for event in events if event.call]
         assert json.loads(call.arguments) == {"city": "Paris"}

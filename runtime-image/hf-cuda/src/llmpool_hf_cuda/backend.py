@@ -109,9 +109,11 @@ class Backend:
             answer=Answer(
                 request.request_id,
                 self._prompts.decode,
-                stop=request.stop,
+                # A text within JSON is not the end of it.
+                stop=() if grammar is not None else request.stop,
                 tools=tuple(tool.name for tool in offered_tools(request)),
                 json=grammar is not None and forced_tools(request) is None,
+                call_only=forced_tools(request) is not None,
             ),
             emit=lambda event: _post(loop, events, event),
             grammar=grammar,

@@ -11,14 +11,20 @@ from .tool_parser import JsonScan, ParsedCall, Part, ToolParser
 class Answer:
     """Text without stop strings and half characters, and tool calls."""
 
-    def __init__(self, request_id: str, decode: Decode, *, stop: tuple[str, ...], tools: tuple[str, ...], json: bool) -> None:
-        """`tools`: names that may be called. `json`: the answer is one JSON object or list, and over when that is."""
+    def __init__(
+        self, request_id: str, decode: Decode, *, stop: tuple[str, ...], tools: tuple[str, ...], json: bool, call_only: bool
+    ) -> None:
+        """
+        `tools`: names that may be called. `json`: the answer is one JSON object or list, and over when that is. `call_only`: it is a call
+        and nothing else: what is left of one that was cut belongs to nobody.
+        """
         self._request_id = request_id
         self._text = TokenText(decode)
         self._stop = StopDetector(stop)
         self._tools = ToolParser(tools) if tools else None
         self._json = JsonScan() if json else None
         self._json_text = ""
+        self._call_only = call_only
         self._calls = 0
 
     def push(self, token: int) -> tuple[list[Output], bool]:
@@ -38,6 +44,8 @@ class Answer:
         parts: list[Part] = self._tools.push(text) if self._tools else [text] if text else []
         if last and self._tools:
             parts += self._tools.flush()
+        if self._call_only:
+            parts = [part for part in parts if isinstance(part, ParsedCall)]
         if not parts:
             return [Output(tokens)] if tokens else []
         return [self._event(part, tokens if i == 0 else 0) for i, part in enumerate(parts)]

@@ -293,6 +293,11 @@ class ChatBody(_Common):
             raise PydanticCustomError("llmpool_top_logprobs", "{message}", {"message": "needs logprobs: true"})
         return self
 
+    @property
+    def must_call(self) -> bool:
+        """The answer has to be a call of a tool."""
+        return self.tool_choice not in (None, "none", "auto")
+
     def wanted_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
@@ -320,6 +325,10 @@ class CompletionBody(_Common):
     echo: Annotated[Any, _only("is not supported", False)] = None
     best_of: Annotated[Any, _only("only 1 is supported", 1)] = None
     suffix: Annotated[Any, _only("is not supported", "")] = None
+
+    @property
+    def must_call(self) -> bool:
+        return False
 
     def prompt(self) -> Prompt:
         return Prompt(text=self.prompt_, tool_choice="none")

@@ -129,7 +129,14 @@ class Inference:
             watcher = asyncio.create_task(_watch(exchange, call))
             # Asked again: a drain may have begun, and from here on the request is one that a drain waits for.
             backend = self._status.for_work()
-            shape = Shape(kind is CHAT_BODY, headers.request_id, backend.model_name, int(time.time()), body.include_usage)
+            shape = Shape(
+                kind is CHAT_BODY,
+                headers.request_id,
+                backend.model_name,
+                int(time.time()),
+                body.include_usage,
+                body.must_call,
+            )
             call.answer = StreamAnswer(exchange, shape) if body.stream else WholeAnswer(exchange, shape)
             call.record = self._records.open(headers.request_id)
             place = _place_of(headers, timeout_ms, call.arrived_at, exchange)

@@ -23,13 +23,16 @@ class Shape:
     """Unix seconds."""
     include_usage: bool
     """Then every other chunk says `"usage": null`, as OpenAI's do."""
+    call_only: bool
+    """The answer has to be a call: without text its content is null, even when the call was cut."""
 
     def whole(
         self, text: str, calls: list[ToolCall], logprobs: list[TokenLogprobs], finish: FinishReason, record: Record
     ) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0}
         if self.chat:
-            message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+            content = None if not text and (calls or self.call_only) else text
+            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
             if calls:
                 message["tool_calls"] = [call.as_json() for call in calls]
             choice["message"] = message
