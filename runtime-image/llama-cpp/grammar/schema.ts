@@ -1,4 +1,5 @@
 import { anyOf, type GrammarBuilder, literal, repeat } from "./builder.ts";
+import { fits } from "./fits.ts";
 import { checkSize, isSchema, LIMITS, type Schema, SchemaError } from "./limits.ts";
 import { numberExpression } from "./numbers.ts";
 import { patternBody } from "./pattern.ts";
@@ -19,6 +20,16 @@ const REFUSED = [
     "$recursiveRef",
   ],
 ];
+
+/** Keywords that forbid something. What else stands beside a `$ref` or alternatives changes nothing. */
+const VALIDATING = new Set([
+  ...REFUSED,
+  ...["type", "const", "enum", "allOf", "anyOf", "oneOf", "pattern", "format", "minLength", "maxLength"],
+  ...["properties", "required", "additionalProperties", "unevaluatedProperties", "minProperties", "maxProperties"],
+  ...["items", "prefixItems", "minItems", "maxItems"],
+  ...["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
+]);
+const restricts = (schema: Schema): boolean => Object.keys(schema).some((key) => VALIDATING.has(key));
 
 const FORMATS: Record<string, string> = {
   date: '[0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | "1" [0-9] | "2" [0-8] )',
@@ -82,12 +93,11 @@ class SchemaCompiler {
     }
     const { $ref, ...beside } = schema;
     if (typeof $ref === "string") {
-      return typeOf(beside) === undefined
-        ? this.#ref($ref, path)
-        : this.visit(this.#merge(beside, { $ref }, path), path);
+      return restricts(beside) ? this.visit(this.#merge(beside, { $ref }, path), path) : this.#ref($ref, path);
     }
-    if ("const" in schema) return literal(JSON.stringify(schema.const));
-    if ("enum" in schema) return this.#enum(schema.enum, `${path}/enum`);
+    const { const: only, ...besideConst } = schema;
+    if ("const" in schema) return this.#values([only], besideConst, `${path}/const`, path);
+    if ("enum" in schema) return this.#enum(schema, path);
     if (Array.isArray(schema.allOf)) return this.visit(this.#allOf(schema, path), path);
     const choices = schema.anyOf ?? schema.oneOf;
     if (Array.isArray(choices)) return this.#choices(schema, choices, path);
@@ -201,21 +211,33 @@ class SchemaCompiler {
     return target;
   }
 
-  #enum(values: unknown, path: string): string {
+  #enum(schema: Schema, path: string): string {
+    const { enum: values, ...beside } = schema;
     if (!Array.isArray(values) || values.length === 0)
-      throw new SchemaError(path, "it must be a list with at least one value");
-    checkChoices(values.length, path);
-    this.#literals(values.length);
-    return anyOf(values.map((value) => literal(JSON.stringify(value))));
+      throw new SchemaError(`${path}/enum`, "it must be a list with at least one value");
+    return this.#values(values, beside, `${path}/enum`, path);
+  }
+
+  /** Those that all the keywords beside them allow, too. */
+  #values(values: readonly unknown[], beside: Schema, where: string, path: string): string {
+    checkChoices(values.length, where);
+    const world = {
+      resolve: (ref: string, at: string) => this.#resolve(ref, at),
+      spend: (steps: number) => this.#grammar.spend(steps),
+    };
+    const allowed = restricts(beside) ? values.filter((value) => fits(value, beside, path, world)) : values;
+    if (allowed.length === 0) throw new SchemaError(where, "the keywords beside it allow no value of it");
+    this.#literals(allowed.length);
+    return anyOf(allowed.map((value) => literal(JSON.stringify(value))));
   }
 
   #choices(schema: Schema, choices: readonly unknown[], path: string): string {
-    const { anyOf: _any, oneOf: _one, $defs: _defs, ...base } = schema;
+    const { [schema.anyOf === choices ? "anyOf" : "oneOf"]: _choices, $defs: _defs, ...base } = schema;
     if (choices.length === 0) throw new SchemaError(path, "anyOf and oneOf need at least one schema");
-    const restricts = typeOf(base) !== undefined;
+    const merges = restricts(base);
     return this.#oneOf(
       choices.map((choice, i) => () => {
-        return this.visit(restricts ? this.#merge(base, choice, path) : choice, `${path}/anyOf/${i}`);
+        return this.visit(merges ? this.#merge(base, choice, path) : choice, `${path}/anyOf/${i}`);
       }),
       path,
     );
@@ -233,8 +255,20 @@ class SchemaCompiler {
   #merge(a: Schema, b: unknown, path: string): Schema {
     if (b === true) return a;
     if (!isSchema(b)) throw new SchemaError(path, "its parts must be objects");
-    const part = typeof b.$ref === "string" ? this.#resolve(b.$ref, path) : b;
-    if (!isSchema(part)) throw new SchemaError(path, "its parts must be objects");
+    const { $ref, ...beside } = b;
+    if (typeof $ref !== "string") return this.#join(a, b, path);
+    const target = this.#resolve($ref, path);
+    if (!isSchema(target)) throw new SchemaError(path, "its parts must be objects");
+    return this.#join(this.#join(a, target, path), beside, path);
+  }
+
+  /** @param a the schema that `b` is a part of, with the parts before it. */
+  #join(a: Schema, b: Schema, path: string): Schema {
+    // What is not evaluated in a part is what it does not declare itself; in the whole, what no part does.
+    const { unevaluatedProperties, ...rest } = b;
+    const part = unevaluatedProperties === undefined ? b : { additionalProperties: unevaluatedProperties, ...rest };
+    checkOthers(a, part, path);
+    checkOthers(part, a, path);
     this.#grammar.spend(keysOf(a) + keysOf(part));
     const merged: Record<string, unknown> = { ...a };
     for (const [key, value] of Object.entries(part)) {
@@ -243,8 +277,13 @@ class SchemaCompiler {
       else if (key === "properties" && isSchema(had) && isSchema(value))
         merged[key] = this.#mergeProperties(had, value, path);
       else if (key === "required" && Array.isArray(had) && Array.isArray(value)) merged[key] = [...had, ...value];
-      else if (JSON.stringify(had) !== JSON.stringify(value)) throw new SchemaError(path, `two parts set ${key}`);
+      else if (key === "enum" && Array.isArray(had) && Array.isArray(value)) {
+        const texts = new Set(had.map((one) => JSON.stringify(one)));
+        merged[key] = value.filter((one) => texts.has(JSON.stringify(one)));
+      } else if (JSON.stringify(had) !== JSON.stringify(value)) throw new SchemaError(path, `two parts set ${key}`);
     }
+    // Null is a value of both only when neither forbids it.
+    if (a.nullable !== part.nullable && restricts(a) && restricts(part)) delete merged.nullable;
     return merged;
   }
 
@@ -274,7 +313,8 @@ class SchemaCompiler {
     let rest = '""';
     let first = '""';
     for (const name of names.toReversed()) {
-      const value = this.visit(Object.hasOwn(properties, name) ? properties[name] : true, `${path}/properties/${name}`);
+      const declared = Object.hasOwn(properties, name);
+      const value = this.visit(declared ? properties[name] : others(schema), `${path}/properties/${name}`);
       const member = this.#grammar.rule("member", `${literal(JSON.stringify(name))} ":" ws ${value}`);
       const after = this.#grammar.rule("rest", rest);
       const optional = !required.has(name);
@@ -286,17 +326,18 @@ class SchemaCompiler {
 
   /** An object with any keys. */
   #map(schema: Schema, least: number, most: number, path: string): string {
-    if (schema.additionalProperties === false) {
+    if (others(schema) === false) {
       if (least > 0) throw new SchemaError(path, "it allows no property but wants some");
       return '"{" "}"';
     }
-    const value = this.visit(schema.additionalProperties ?? true, `${path}/additionalProperties`);
+    const value = this.visit(others(schema), `${path}/additionalProperties`);
     return this.#list("{", this.#grammar.rule("entry", `string ":" ws ${value}`), "}", least, most, path);
   }
 
   #array(schema: Schema, path: string): string {
     const [least, most] = [countOf(schema.minItems, 0, path), countOf(schema.maxItems, Number.POSITIVE_INFINITY, path)];
     const fixed = Array.isArray(schema.prefixItems) ? schema.prefixItems : [];
+    if (least > most) throw new SchemaError(`${path}/minItems`, `it is more than maxItems, ${most}`);
     if (fixed.length === 0) {
       const item = this.#grammar.rule("item", this.visit(schema.items ?? true, `${path}/items`));
       return this.#list("[", item, "]", least, most, path);
@@ -357,6 +398,18 @@ class SchemaCompiler {
   #quoted = (body: string): string => this.#grammar.rule("string", `"\\"" ${body} "\\""`);
 }
 
+/** What properties may hold that are not declared. */
+const others = (schema: Schema): unknown => schema.additionalProperties ?? schema.unevaluatedProperties ?? true;
+
+/** Throws when `one` says something about undeclared properties that `other` declares: joined, it would be forgotten. */
+function checkOthers(one: Schema, other: Schema, path: string): void {
+  if ((one.additionalProperties ?? true) === true || !isSchema(other.properties)) return;
+  const declared = isSchema(one.properties) ? one.properties : {};
+  const name = Object.keys(other.properties).find((key) => !Object.hasOwn(declared, key));
+  if (name === undefined) return;
+  throw new SchemaError(path, `additionalProperties of one part is about the property ${name} of another`);
+}
+
 function checkChoices(count: number, path: string): void {
   if (count > LIMITS.choices)
     throw new SchemaError(path, `${count} choices in one place are more than ${LIMITS.choices}, the most here`);
@@ -372,6 +425,7 @@ function countOf(value: unknown, fallback: number, path: string): number {
 function typeOf(schema: Schema): unknown {
   if (schema.type !== undefined) return schema.type;
   if ("properties" in schema || "required" in schema || "additionalProperties" in schema) return "object";
+  if ("minProperties" in schema || "maxProperties" in schema || "unevaluatedProperties" in schema) return "object";
   if ("items" in schema || "prefixItems" in schema || "minItems" in schema || "maxItems" in schema) return "array";
   if ("pattern" in schema || "minLength" in schema || "maxLength" in schema) return "string";
   if ("minimum" in schema || "maximum" in schema || "exclusiveMinimum" in schema || "exclusiveMaximum" in schema)
