@@ -63,8 +63,21 @@ describe("parseModelUri", () => {
   });
 });
 
-test("shows a URI without what may be secret in it", () => {
-  expect(redact("https://me:pw@host/m.gguf?sig=1")).toBe("https://host/m.gguf");
+test.each([
+  ["https://me:pw@host/m.gguf?sig=1", "https://host/m.gguf"],
+  ["HTTP://me:pw@host:80/m.gguf", "HTTP://host:80/m.gguf"],
+  ["me:pw@host/m.gguf", "host/m.gguf"],
+  ["https://me:p@ss@host/m.gguf", "https://host/m.gguf"],
+  ["https://me:p/a?s#s@host/m.gguf?sig=a@b", "https://host/m.gguf"],
+  ["https://me:p@a/s@host/m.gguf", "https://host/m.gguf"],
+  ["https://me:12@host/m.gguf", "https://host/m.gguf"],
+  ["https://token@host:8443/m.gguf", "https://host:8443/m.gguf"],
+  ["https://host:8443/a@b/m.gguf", "https://host:8443/a@b/m.gguf"],
+  ["https://[::1]:8443/a@b.gguf", "https://[::1]:8443/a@b.gguf"],
+  ["hf://org/repo/m.gguf@main", "hf://org/repo/m.gguf@main"],
+  ["/models/a@b.gguf", "/models/a@b.gguf"],
+])("shows %s without what may be secret in it", (uri, want) => {
+  expect(redact(uri)).toBe(want);
 });
 
 test("allows plain http for the loopback address only", () => {

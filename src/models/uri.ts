@@ -107,7 +107,20 @@ function bad(uri: string, cure: string, cause?: unknown): StartError {
   return new StartError("ConfigInvalid", `model.uri "${redact(uri)}": ${cure}`, { cause });
 }
 
-/** The URI as it may be shown: without user, password and query, which may hold secrets. */
+/** The URI as it may be shown, however badly it is written: without user, password and query, which may hold secrets. */
 export function redact(uri: string): string {
-  return uri.replace(/^([a-z]+:\/\/)[^/@]*@/, "$1").replace(/[?#].*$/, "");
+  const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(uri)?.[0] ?? "";
+  return scheme + withoutUser(uri.slice(scheme.length)).replace(/[?#].*$/s, "");
 }
+
+function withoutUser(rest: string): string {
+  const authority = rest.replace(/[/?#].*$/s, "");
+  if (!isPassword(authority)) return rest.slice(authority.lastIndexOf("@") + 1);
+  // Nobody escaped it: it may hold `@` and what ends an authority. A query begins behind the host alone.
+  const host = rest.indexOf("@") + 1;
+  const end = host + (rest.slice(host).search(/[?#]/) + 1 || rest.length);
+  return rest.slice(rest.slice(0, end).lastIndexOf("@") + 1);
+}
+
+/** Whether what stands behind the colon is no port. */
+const isPassword = (authority: string): boolean => /:(?!\d*$)/.test(authority.replace(/^\[[^\]]*\]/, ""));

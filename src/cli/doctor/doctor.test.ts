@@ -124,11 +124,22 @@ describe("network", () => {
     });
   });
 
-  test("a proxy is shown without its password", () => {
+  test("no proxy is said, too", () => {
     expect(checkProxy({}).detail).toContain("none");
-    expect(checkProxy({ HTTPS_PROXY: "http://me:pw@proxy:3128" }).detail).toBe(
-      "downloads go through http://proxy:3128",
-    );
+  });
+
+  test.each([
+    "proxy:3128",
+    "http://proxy:3128/",
+    "http://me:pw@proxy:3128",
+    "me:pw@proxy:3128",
+    "http://me:p@ss@proxy:3128/",
+    "HTTP://me:pw@proxy:3128",
+    "http://me:p/w?x#y@proxy:3128",
+    "http://me:p@a/w@proxy:3128",
+    "socks5h://token@proxy:3128/path?key=1",
+  ])("of the proxy %s host and port are shown alone", (proxy) => {
+    expect(checkProxy({ HTTPS_PROXY: proxy }).detail).toBe("downloads go through proxy:3128");
   });
 
   test("a certificate file that is not there fails", () => {

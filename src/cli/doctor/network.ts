@@ -2,7 +2,6 @@ import { accessSync, constants } from "node:fs";
 import { messageOf } from "../../lib/errors.ts";
 import { silentLogger } from "../../lib/logger.ts";
 import { locatePackage } from "../../models/resolve.ts";
-import { redact } from "../../models/uri.ts";
 import { type Finding, fail, info, ok, warn } from "./finding.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -34,8 +33,15 @@ export async function checkPackages(cacheDir: string, env: Env, signal: AbortSig
 
 export function checkProxy(env: Env): Finding {
   const proxy = env.https_proxy ?? env.HTTPS_PROXY ?? env.http_proxy ?? env.HTTP_PROXY;
-  return info("proxy", proxy ? `downloads go through ${redact(proxy)}` : "none: downloads go out directly");
+  return info("proxy", proxy ? `downloads go through ${hostOf(proxy)}` : "none: downloads go out directly");
 }
+
+/** Host and port alone: a proxy is written in many ways, with or without a scheme, its password escaped or not. */
+const hostOf = (proxy: string): string =>
+  proxy
+    .slice(proxy.lastIndexOf("@") + 1)
+    .replace(/^[a-z][a-z0-9+.-]*:\/\//i, "")
+    .replace(/[/?#].*$/s, "") || "one without a host";
 
 export function checkCertificates(env: Env): Finding | undefined {
   const file = env.NODE_EXTRA_CA_CERTS;
