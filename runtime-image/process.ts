@@ -60,16 +60,19 @@ function endOnRequest(instance: Instance, graceMs: number): void {
   };
   process.on("SIGTERM", () => end(ending ? 0 : graceMs));
   process.on("SIGINT", () => end(ending ? 0 : graceMs));
-  if (!process.channel) return;
+  if (!process.send) return; // nobody's child
   process.on("message", (message: SupervisorMessage) => {
     if (message.type === "threads") instance.setThreads(message.count);
     else end(message.deadlineMs);
   });
   // The supervisor died, perhaps by force: nobody will ever ask for anything again.
-  process.on("disconnect", () => {
+  const orphaned = () => {
     end(0);
     setTimeout(() => process.exit(1), 5_000).unref();
-  });
+  };
+  // It may have been killed while this process was still starting: that event comes no more.
+  if (process.connected) process.on("disconnect", orphaned);
+  else orphaned();
 }
 
 async function resolveModel(
