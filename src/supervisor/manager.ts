@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChatMessage, FinishReason, Usage } from "../api/backend.ts";
@@ -12,6 +12,7 @@ import { type Logger, silentLogger } from "../lib/logger.ts";
 import { defaultCacheDir } from "../models/cache-dir.ts";
 import type { BackendSpec } from "./backends.ts";
 import { InstanceClient } from "./instance-client.ts";
+import { makePrivateFolder } from "./private-folder.ts";
 import type { ProcessSpec } from "./spec.ts";
 import { makeSupervisor } from "./start.ts";
 import type { Supervisor } from "./supervisor.ts";
@@ -84,7 +85,7 @@ export class MultiInstanceManager implements AsyncDisposable {
   readonly #token = randomBytes(32).toString("hex");
   readonly #client = new InstanceClient(this.#token);
   readonly #supervisor: Supervisor;
-  #folder: string | undefined;
+  #folder: Awaited<ReturnType<typeof makePrivateFolder>> | undefined;
   #started: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
@@ -165,9 +166,13 @@ export class MultiInstanceManager implements AsyncDisposable {
     }
   }
 
-  /** Ends all: open generations may finish within `graceSeconds` (default 10). No process and no file is left. */
+  /**
+   * Ends all: open generations may finish within `graceSeconds` (default 10). No process and no file is left. May be called again with a
+   * shorter grace, which then counts.
+   */
   close({ graceSeconds = 10 } = {}): Promise<void> {
-    this.#closed ??= this.#close(graceSeconds * 1000);
+    if (this.#closed === undefined) this.#closed = this.#close(graceSeconds * 1000);
+    else void this.#supervisor.close(graceSeconds * 1000);
     return this.#closed;
   }
 
@@ -207,16 +212,17 @@ export class MultiInstanceManager implements AsyncDisposable {
   }
 
   async #specs(): Promise<ProcessSpec[]> {
-    this.#folder = await mkdtemp(join(this.#env.TMPDIR || tmpdir(), "llmpool-"));
-    const tokenFile = join(this.#folder, "token");
+    this.#folder = await makePrivateFolder(this.#env.TMPDIR || tmpdir());
+    const folder = this.#folder.path;
+    const tokenFile = join(folder, "token");
     await writeFile(tokenFile, this.#token, { mode: 0o600 });
-    return Promise.all(this.#ids.map((id, index) => this.#spec(id, index, tokenFile)));
+    return Promise.all(this.#ids.map((id, index) => this.#spec(id, index, folder, tokenFile)));
   }
 
-  async #spec(id: string, index: number, tokenFile: string): Promise<ProcessSpec> {
+  async #spec(id: string, index: number, folder: string, tokenFile: string): Promise<ProcessSpec> {
     const { backend, model, contextTokens, sessions, stub, memoryLimitBytes, cpuLimit } =
       this.#options.backendFactory(index);
-    const stateDir = join(this.#folder ?? "", id);
+    const stateDir = join(folder, id);
     await mkdir(stateDir);
     return {
       id,
@@ -266,7 +272,7 @@ export class MultiInstanceManager implements AsyncDisposable {
   }
 
   async #removeFolder(): Promise<void> {
-    if (this.#folder !== undefined) await rm(this.#folder, { recursive: true, force: true });
+    await this.#folder?.remove();
   }
 }
 

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
-import { readdirSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { type ManagerOptions, MultiInstanceManager, stub } from "../../src/supervisor/manager.ts";
@@ -174,8 +175,35 @@ test("close lets a stream end within the grace, and cuts what takes longer", asy
   await expect(long.done).rejects.toMatchObject({ name: "LLMPoolError" });
 });
 
-test.each(["SIGKILL", "SIGTERM"] as const)(
-  "%s of the parent leaves no instance and, after the next start, no memory group",
+test("a second close with a shorter grace hurries the first", async () => {
+  const manager = make({ instances: 1 });
+  await manager.start();
+  const endless = stream(manager, "0", 4000);
+  await eventually("stream began", () => endless.seen.text !== "");
+  // The first alone would wait for longer than this test may take.
+  const first = manager.close({ graceSeconds: 600 });
+  await manager.close({ graceSeconds: 0 });
+  await first;
+  await expect(endless.done).rejects.toMatchObject({ name: "LLMPoolError" });
+});
+
+test("a program that exits in the middle leaves no file", async () => {
+  const TMPDIR = await tempDir();
+  const program = join(await tempDir(), "parent.ts");
+  const managerFile = join(import.meta.dirname, "../../src/supervisor/manager.ts");
+  writeFileSync(
+    program,
+    `import { MultiInstanceManager, stub } from ${JSON.stringify(managerFile)};
+     for (let i = 0; i < 2; i++) await new MultiInstanceManager({ instances: 1, backendFactory: () => stub() }).start();
+     process.exit(3);`,
+  );
+  const parent = spawn(process.execPath, [program], { stdio: "inherit", env: { ...process.env, TMPDIR } });
+  expect(await once(parent, "exit")).toEqual([3, null]);
+  expect(readdirSync(TMPDIR)).toEqual([]);
+});
+
+test.each(["SIGKILL", "SIGTERM", "SIGINT"] as const)(
+  "%s of the parent leaves no instance and, after the next start, no memory group and no file",
   async (signal) => {
     // A process that is killed removes no file of its own.
     const TMPDIR = await tempDir();
@@ -200,7 +228,16 @@ test.each(["SIGKILL", "SIGTERM"] as const)(
       expect(pids).toHaveLength(2);
       parent.kill(signal);
       await eventually("no orphan", () => instanceProcesses().every((pid) => !pids.includes(pid)));
-      make();
+      const folders = () => readdirSync(TMPDIR).filter((name) => name !== "parent.ts");
+      const left = folders();
+      expect(left).toHaveLength(1);
+      expect(statSync(join(TMPDIR, left[0] ?? "")).mode & 0o777).toBe(0o700);
+      // Of a living owner: it stays.
+      const living = make({ instances: 1, env });
+      await living.start();
+      await make({ instances: 1, env }).start();
+      expect(folders()).toHaveLength(2);
+      expect(folders()).not.toContain(left[0]);
       await eventually("no group", () => memoryGroups().every((name) => !name.startsWith(`llmpool-${parent.pid}-`)));
     } finally {
       parent.kill("SIGKILL");
