@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { basename } from "node:path";
-import { stdin, stdout } from "node:process";
+import { stderr, stdin, stdout } from "node:process";
 import type { CliIo, Terminal } from "./io.ts";
-import { runCli } from "./program.ts";
+import { runCli, serves } from "./program.ts";
 import { packageVersion } from "./version.ts";
 
 /** `llmpool` and `kubectl llmpool`: the process around a command. */
@@ -10,15 +10,20 @@ const abort = new AbortController();
 const hurry = new AbortController();
 const onSignal = () => (abort.signal.aborted ? hurry : abort).abort(new Error("interrupted"));
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, onSignal);
-// `llmpool status | head -1`: whoever read has enough.
-stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit();
-});
+const args = process.argv.slice(2);
+for (const stream of [stdout, stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    // Ctrl-C ends the `tee` behind a pool at once, and the pool has still to drain.
+    if (serves(args)) return;
+    // `llmpool status | head -1`: whoever read has enough.
+    if (error.code !== "EPIPE") throw error;
+    process.exit();
+  });
+}
 
 const io: CliIo = {
   stdout: (text) => void stdout.write(text),
-  stderr: (text) => void process.stderr.write(text),
+  stderr: (text) => void stderr.write(text),
   env: process.env,
   cwd: process.cwd(),
   kubectl: basename(process.argv[1] ?? "").startsWith("kubectl-"),
@@ -30,7 +35,7 @@ const io: CliIo = {
     process.exitCode = code;
   },
 };
-await runCli(process.argv.slice(2), io, packageVersion());
+await runCli(args, io, packageVersion());
 
 function terminalOf(tty: typeof stdout): Terminal {
   return {

@@ -6,11 +6,19 @@ import { UsageError } from "./usage-error.ts";
 
 type Register = (program: Command, io: CliIo) => void;
 
+interface CommandEntry {
+  description: string;
+  load: () => Promise<Register>;
+  /** Runs until it is told to end: who reads what it prints may go, and it goes on. */
+  serves?: true;
+}
+
 /** Every command: what `llmpool --help` says of it, and where it lives. Its module is loaded only when it is called. */
-export const COMMANDS: Record<string, { description: string; load: () => Promise<Register> }> = {
+export const COMMANDS: Record<string, CommandEntry> = {
   dev: {
     description: "run a pool on this machine, and follow edits of its file",
     load: async () => (await import("./commands/dev.ts")).registerDev,
+    serves: true,
   },
   validate: {
     description: "check LLMPool files as a cluster would: every problem, with its field and cure",
@@ -43,14 +51,17 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
   router: {
     description: "run the router alone, in front of instances that something else runs",
     load: async () => (await import("./commands/router.ts")).registerRouter,
+    serves: true,
   },
   operator: {
     description: "look after the LLMPools of a Kubernetes cluster",
     load: async () => (await import("./commands/operator.ts")).registerOperator,
+    serves: true,
   },
   supervise: {
     description: "run the instances that a file lists, and follow its edits: one pod's part of a Packed pool",
     load: async () => (await import("./commands/supervise.ts")).registerSupervise,
+    serves: true,
   },
   load: {
     description: "fetch a model into a cache folder, and print what it is and takes as JSON",
@@ -59,6 +70,7 @@ export const COMMANDS: Record<string, { description: string; load: () => Promise
   runtime: {
     description: "serve one instance, as LLMPOOL_INSTANCE (JSON) or a file says",
     load: async () => (await import("./commands/runtime.ts")).registerRuntime,
+    serves: true,
   },
 };
 
@@ -82,10 +94,19 @@ export async function runCli(args: readonly string[], io: CliIo, version: string
   }
 }
 
+/** Whether this command line runs until it is told to end. */
+export function serves(args: readonly string[]): boolean {
+  return COMMANDS[calledName(args) ?? ""]?.serves ?? false;
+}
+
+function calledName(args: readonly string[]): string | undefined {
+  const words = args.filter((arg) => !arg.startsWith("-"));
+  return words[0] === "help" ? words[1] : words[0];
+}
+
 /** Loads the command that is called; of the others only the name and the description are known. */
 async function registerCalled(program: Command, args: readonly string[], io: CliIo): Promise<void> {
-  const words = args.filter((arg) => !arg.startsWith("-"));
-  const called = words[0] === "help" ? words[1] : words[0];
+  const called = calledName(args);
   for (const [name, { description, load }] of Object.entries(COMMANDS)) {
     if (name === called) (await load())(program, io);
     else program.command(name).description(description);

@@ -276,6 +276,22 @@ test("SIGTERM ends the command with exit code 0 and leaves nothing", async () =>
   expect(readdirSync(join(folder, ".llmpool"))).toEqual(["apex"]);
 });
 
+test("who reads its output may go: the pool serves on, and still drains when it is told to end", async () => {
+  const folder = await tempDir();
+  const { child, exit, pids } = await startProcess(folder);
+  child.stdout.destroy();
+  const { url } = readRunFile(join(folder, ".llmpool")) ?? {};
+  // Its end is a line that nobody reads.
+  const episode = { method: "POST", headers: { "content-type": "application/json" }, body: '{"id":"ep1"}' };
+  expect((await fetch(`${url}/v1/episodes`, episode)).status).toBe(201);
+  expect((await fetch(`${url}/v1/episodes/ep1/finish`, { method: "POST" })).status).toBe(200);
+  expect((await fetch(`${url}/readyz`)).status).toBe(200);
+  child.kill("SIGTERM");
+  expect(await exit).toBe(0);
+  expect(instanceProcesses().filter((pid) => pids.includes(pid))).toEqual([]);
+  expect(readdirSync(join(folder, ".llmpool"))).toEqual(["apex"]);
+});
+
 test("after a kill -9 of the command no instance lives on, and the next start takes the state directory over", async () => {
   const folder = await tempDir();
   const { child, exit, pids } = await startProcess(folder);
