@@ -1,5 +1,5 @@
 import type { AuditObject, EpisodeObject } from "../client/index.ts";
-import { durationText } from "./table.ts";
+import { durationText } from "../dev/text.ts";
 
 /** What became of an episode, a line for each decision, with its time since the start. */
 export function episodeStory(episode: EpisodeObject, entries: readonly AuditObject[]): string {

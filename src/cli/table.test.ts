@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type Column, durationText, printList } from "./table.ts";
+import { type Column, printList } from "./table.ts";
 
 interface Row {
   id: string;
@@ -28,18 +28,4 @@ test("prints more columns, names, JSON or YAML when asked", () => {
   expect(printList(rows, columns, "name", id)).toBe("a\nbcd\ne\n");
   expect(JSON.parse(printList(rows, columns, "json", id))).toEqual(rows);
   expect(printList(rows.slice(0, 1), columns, "yaml", id)).toBe("- id: a\n  note: first\n");
-});
-
-test.each([
-  [-5, "0s"],
-  [119.9, "119s"],
-  [120, "2m"],
-  [125, "2m5s"],
-  [3599, "59m"],
-  [3600, "1h"],
-  [7500, "2h5m"],
-  [86_400 * 2, "2d"],
-  [86_400 * 2 + 7200, "2d2h"],
-])("shows %d seconds as %s", (seconds, want) => {
-  expect(durationText(seconds)).toBe(want);
 });

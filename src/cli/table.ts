@@ -43,14 +43,3 @@ export function printList<T>(
     )
     .join("");
 }
-
-/** `45s`, `12m`, `3h12m`, `2d4h`: a duration as kubectl shows an age. */
-export function durationText(seconds: number): string {
-  const s = Math.max(0, Math.floor(seconds));
-  if (s < 120) return `${s}s`;
-  const m = Math.floor(s / 60);
-  if (m < 60) return m < 10 && s % 60 > 0 ? `${m}m${s % 60}s` : `${m}m`;
-  const h = Math.floor(m / 60);
-  if (h < 48) return m % 60 > 0 ? `${h}h${m % 60}m` : `${h}h`;
-  return h % 24 > 0 ? `${Math.floor(h / 24)}d${h % 24}h` : `${Math.floor(h / 24)}d`;
-}

@@ -90,7 +90,7 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
     port: options.port,
     clock,
     log,
-    writeLine: (line) => view.line(line),
+    writeLine: (json) => view.episode(json),
   });
   stack.defer(() => router.close(0));
 

@@ -1,6 +1,7 @@
 import type { Terminal } from "../cli/io.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { DownloadProgress } from "../models/progress.ts";
+import { EpisodeLines } from "./episode-lines.ts";
 import { type InstanceRow, statusTable } from "./status-table.ts";
 import { bytesText, paint, plainWidth, toWidth } from "./text.ts";
 import type { View } from "./view.ts";
@@ -16,11 +17,12 @@ const CLEAR_LINE = "\x1b[K";
 const CLEAR_BELOW = "\x1b[J";
 
 /**
- * A table that stays in its place: each picture is written over the one before, line by line, so nothing flickers. News appear above it
- * and scroll away as usual.
+ * A table that stays in its place, with the active episodes below it: each picture is written over the one before, line by line, so nothing
+ * flickers. News appear above it and scroll away as usual.
  */
 export function liveView(terminal: Terminal, clock: Clock): View {
   let news: string[] = [];
+  const episodes = new EpisodeLines();
   let picture: { title: string; rows: readonly InstanceRow[] } | undefined;
   let download: DownloadProgress | undefined;
   /** Lines that stand on the screen now. */
@@ -56,15 +58,23 @@ export function liveView(terminal: Terminal, clock: Clock): View {
     const title = toWidth(picture.title, width).trimEnd();
     const table = statusTable(picture.rows, width, terminal.color);
     const lines = [...bars, terminal.color ? paint(title, "bold") : title, ...table];
+    lines.push(...episodes.show(clock.now(), clock.wall(), width));
     if (lines.length <= height) return lines;
     const hidden = lines.length - height + 1;
     return [...lines.slice(0, height - 1), `… ${hidden} more`];
   }
 
+  function line(text: string): void {
+    news.push(...text.split("\n"));
+    schedule();
+  }
+
   return {
-    line(text) {
-      news.push(...text.split("\n"));
-      schedule();
+    line,
+    episode(json) {
+      const end = episodes.take(json, clock.now());
+      if (end === undefined) schedule();
+      else line(end);
     },
     download(progress) {
       download = progress;

@@ -10,6 +10,8 @@ export function plainView(write: (text: string) => void): View {
   const line = (text: string) => write(`${text}\n`);
   return {
     line,
+    // For programs, as it is.
+    episode: line,
     download(progress: DownloadProgress | undefined) {
       if (!progress) return;
       const { name, bytes, total, waiting } = progress;

@@ -2,7 +2,7 @@ import { stripVTControlCharacters } from "node:util";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type InstanceRow, statusTable } from "./status-table.ts";
-import { bytesText, plainWidth, toWidth } from "./text.ts";
+import { bytesText, durationText, plainWidth, toWidth } from "./text.ts";
 
 const row = (change: Partial<InstanceRow> = {}): InstanceRow => ({
   object: "instance",
@@ -63,4 +63,18 @@ test("texts are cut to columns, not to code units", () => {
 
 test("sizes read as downloads are counted", () => {
   expect([0, 999, 1000, 92_871_040, 512e9].map(bytesText)).toEqual(["0 B", "999 B", "1.0 KB", "92.9 MB", "512 GB"]);
+});
+
+test.each([
+  [-5, "0s"],
+  [119.9, "119s"],
+  [120, "2m"],
+  [125, "2m5s"],
+  [3599, "59m"],
+  [3600, "1h"],
+  [7500, "2h5m"],
+  [86_400 * 2, "2d"],
+  [86_400 * 2 + 7200, "2d2h"],
+])("shows %d seconds as %s", (seconds, want) => {
+  expect(durationText(seconds)).toBe(want);
 });

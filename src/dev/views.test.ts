@@ -62,6 +62,46 @@ test("live: one table in its place, news above it", () => {
   expect(screen.text()).toMatch(/^hello\ninstance 1 left\napex\nINSTANCE .*\n0 +Ready +- .*$/);
 });
 
+const beat = (episode_id: string, clock: FakeClock) =>
+  JSON.stringify({
+    event: "episode_heartbeat",
+    episode_id,
+    tokens_used: 10,
+    last_progress: { event: "patch", at: new Date(clock.wall() - 5_000).toISOString() },
+    time_remaining_s: 600,
+    state: "active",
+    instances: ["0"],
+  });
+const END = '{"event":"episode_ended","episode_id":"ep1","reason":"finished","tokens_used":12,"extensions":0}';
+
+test("plain: what the router says of episodes is for programs, as it is", () => {
+  let out = "";
+  const view = plainView((text) => {
+    out += text;
+  });
+  view.episode(END);
+  expect(out).toBe(`${END}\n`);
+});
+
+test("live: active episodes stand below the table, an end is a line, and no JSON is seen", () => {
+  const clock = new FakeClock();
+  const screen = new Screen(100, 20);
+  const view = liveView(screen.terminal, clock);
+  view.show("apex", [row("0")]);
+  for (let i = 1; i <= 7; i++) view.episode(beat(`ep${i}`, clock));
+  clock.advance(10_000);
+  view.show("apex", [row("0")]);
+  clock.advance(100);
+  const lines = screen.text().split("\n");
+  expect(lines[3]).toBe("episode ep1: 9m49s left, 10 tokens used, patch 15s ago");
+  expect(lines.slice(7)).toEqual([expect.stringContaining("episode ep5: "), "… 2 more episodes"]);
+  view.episode(END);
+  clock.advance(100);
+  expect(screen.text().split("\n")[0]).toBe("episode ep1 ended: finished, 12 tokens used");
+  expect(screen.text()).toMatch(/episode ep6: .*\n… 1 more episodes$/);
+  expect(screen.raw).not.toContain("{");
+});
+
 test("live: draws at most ten times a second, whatever happens", () => {
   const clock = new FakeClock();
   const screen = new Screen(100, 12);

@@ -1,11 +1,12 @@
 import { type Command, Option } from "commander";
 import type { AuditObject, EpisodeEventObject, EpisodeObject } from "../../client/index.ts";
+import { durationText } from "../../dev/text.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type Connection, type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import { episodeStory } from "../episode-story.ts";
 import type { CliIo } from "../io.ts";
 import { format, OUTPUTS, type Output } from "../output.ts";
-import { type Column, durationText, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
+import { type Column, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
 
 const SHOW_HELP = "yaml or json: the episode as it is now; jsonl: its journal, an object a line";
 

@@ -1,9 +1,10 @@
 import type { Command } from "commander";
 import type { SessionObject } from "../../client/index.ts";
+import { durationText } from "../../dev/text.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import type { CliIo } from "../io.ts";
-import { type Column, durationText, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
+import { type Column, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
 
 /** `llmpool sessions`: the conversations whose KV caches a pool keeps. */
 export function registerSessions(program: Command, io: CliIo, clock: Clock = systemClock): void {
