@@ -27,11 +27,32 @@ test("aligns columns, shows progress and reasons", () => {
     row({ id: "1", state: "Failed", restarts: 12, message: "SIGKILL" }),
   ];
   expect(statusTable(rows, 120, false)).toEqual([
-    "INSTANCE  STATE        ROLES    DEVICE  SESSIONS  QUEUE  TOK/S  RESTARTS  MESSAGE",
-    "0         Ready        planner  CPU            2      0     61         0",
-    "code-0    Loading 43%  -        -              2      0      -         0",
-    "1         Failed       planner  CPU            2      0     61        12  SIGKILL",
+    "INSTANCE  STATE         ROLES    DEVICE  SESSIONS  QUEUE  TOK/S  RESTARTS  MESSAGE",
+    "0         Ready         planner  CPU            2      0     61         0",
+    "code-0    Loading 43%   -        -              2      0      -         0",
+    "1         Failed        planner  CPU            2      0     61        12  SIGKILL",
   ]);
+});
+
+test("a narrow terminal shows why in full: messages have lines of their own, the least columns go, no header is cut", () => {
+  const message = "went over its memory limit of 512 MiB: raise spec.resources.limits.memory, or lower contextTokens";
+  const rows = [row({ roles: ["planner", "critic"] }), row({ id: "1", state: "Failed", message })];
+  expect(statusTable(rows, 80, false)).toEqual([
+    "INSTANCE  STATE   ROLES           DEVICE  SESSIONS  QUEUE  TOK/S  RESTARTS",
+    "0         Ready   planner,critic  CPU            2      0     61         0",
+    "1         Failed  planner         CPU            2      0     61         0",
+    "  went over its memory limit of 512 MiB: raise spec.resources.limits.memory, or",
+    "  lower contextTokens",
+  ]);
+  expect(statusTable(rows, 60, false).slice(0, 2)).toEqual([
+    "INSTANCE  STATE   ROLES           DEVICE  QUEUE  RESTARTS",
+    "0         Ready   planner,critic  CPU         0         0",
+  ]);
+});
+
+test("no column moves while a model loads", () => {
+  const at = (progress: number) => statusTable([row({ state: "Loading", progress })], 80, false)[0];
+  expect(at(0.01)).toBe(at(1));
 });
 
 test("is never wider than the terminal, colours or not, and lets no foreign control character through", () => {

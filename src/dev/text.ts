@@ -16,6 +16,19 @@ export function toWidth(text: string, width: number, right = false): string {
   return right ? fill + letters.join("") : letters.join("") + fill;
 }
 
+/** Lines of at most `width` columns, each with `indent` before it, broken between words; a longer word is cut. */
+export function wrap(text: string, width: number, indent: string): string[] {
+  const room = Math.max(1, width - indent.length);
+  const lines: string[] = [];
+  for (const word of text.split(/\s+/)) {
+    const last = lines.at(-1);
+    if (last !== undefined && plainWidth(last) + 1 + plainWidth(word) <= room)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines.map((line) => toWidth(indent + line, Math.min(width, indent.length + plainWidth(line))).trimEnd());
+}
+
 const UNITS = ["B", "KB", "MB", "GB", "TB"];
 
 /** `92.9 MB`: decimal, as downloads are counted. */
