@@ -107,7 +107,13 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
 
   const edits = new Edits({ understand, fetchModels, pool, view, signal: io.signal });
   const watches = [
-    watchFile(options.file, text, clock, (next) => edits.take(next)),
+    watchFile(
+      options.file,
+      text,
+      clock,
+      (next) => edits.take(next),
+      (why) => edits.takeAbsence(why),
+    ),
     followSecrets({
       ...{ dirs: options.secretDirs, known: secrets, clock },
       onChange: (next) => edits.takeSecrets(next),

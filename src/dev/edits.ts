@@ -31,14 +31,18 @@ export class Edits {
     this.#queue = this.#queue.then(() => this.#try(text, signal));
   }
 
+  /** The file cannot be read, for this reason. */
+  takeAbsence(why: string): void {
+    this.#parts.view.line(`${why}: the pool stays as it was`);
+  }
+
   /** Folders of Secrets hold something else: that counts at once, whatever becomes of the file. */
   takeSecrets(secrets: LocalSecrets): void {
     const { pool, view } = this.#parts;
     const { definition } = pool;
     try {
       const next = { ...definition, secrets: { ...definition.secrets, ...secrets } };
-      pool.become(next);
-      for (const line of changedSecrets(definition.secrets, next.secrets)) view.line(`edit: ${line}`);
+      pool.become(next, changedSecrets(definition.secrets, next.secrets));
     } catch (error) {
       view.line(`edit refused, the pool goes on as it was:\n${messageOf(error)}`);
     }
@@ -53,12 +57,10 @@ export class Edits {
         ...describeChange(pool.definition.plan, next.plan),
         ...changedSecrets(pool.definition.secrets, next.secrets),
       ];
-      for (const line of changes) view.line(`edit: ${line}`);
       await fetchModels(next, signal);
       signal.throwIfAborted();
       // Folders of Secrets may have changed during the download.
-      pool.become({ ...next, secrets: understand(text).secrets });
-      if (changes.length === 0) view.line("edit: nothing to do");
+      pool.become({ ...next, secrets: understand(text).secrets }, changes.length > 0 ? changes : ["nothing to do"]);
     } catch (error) {
       if (signal.aborted) return;
       view.line(`edit refused, the pool goes on as it was:\n${messageOf(error)}`);

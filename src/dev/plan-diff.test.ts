@@ -32,6 +32,14 @@ const rows: { name: string; before: string; after: string; want: string[] }[] = 
     want: ["variant default: drainSeconds 10 -> 20", "router: drainSeconds 10 -> 20"],
   },
   {
+    name: "a model, of which nothing empty is told",
+    before: "{backend: stub}",
+    after: "{backend: llama-cpp, model: {uri: 'file:///m.gguf'}}",
+    want: [
+      "variant default: backend stub -> llama-cpp, model.uri none -> file:///m.gguf (its instances are replaced one by one)",
+    ],
+  },
+  {
     name: "roles",
     before: "{backend: stub, roles: [{name: a, instance: 0}, {name: b, instance: 1}]}",
     after: "{backend: stub, roles: [{name: a, instance: 2, systemPrompt: Hi}, {name: c, instance: 1}]}",

@@ -82,7 +82,8 @@ function fieldChanges(before: object, after: object): string[] {
 function leaves(value: object, prefix = ""): Map<string, string> {
   const found = new Map<string, string>();
   for (const [key, inner] of Object.entries(value)) {
-    if (inner === undefined) continue;
+    // An empty text says nothing, as an absent field.
+    if (inner === undefined || inner === "") continue;
     const path = prefix === "" ? key : `${prefix}.${key}`;
     if (typeof inner === "object" && inner !== null) for (const [k, v] of leaves(inner, path)) found.set(k, v);
     else found.set(path, String(inner));

@@ -47,10 +47,11 @@ export class RunningPool {
     this.#onReady = listener;
   }
 
-  /** Makes the pool what `next` says, without touching what is the same. */
-  become(next: Definition): void {
-    const { router, supervisor, places } = this.#parts;
+  /** Makes the pool what `next` says, without touching what is the same. `changes` are told when nothing can refuse them any more. */
+  become(next: Definition, changes: readonly string[]): void {
+    const { router, supervisor, places, view } = this.#parts;
     router.update(next.plan, next.secrets);
+    for (const change of changes) view.line(`edit: ${change}`);
     supervisor.apply(localSpecs(next.plan, places));
     this.#definition = next;
   }

@@ -34,11 +34,22 @@ test("tells of an edit in place and of a file put in its place, and of nothing w
 test("sees an edit of which the system tells nothing, and survives the file's absence", () => {
   const clock = new FakeClock();
   const seen: string[] = [];
-  const stop = watchFile(file, "one", clock, (text) => seen.push(text));
+  const away: string[] = [];
+  const stop = watchFile(
+    file,
+    "one",
+    clock,
+    (text) => seen.push(text),
+    (why) => away.push(why),
+  );
   rmSync(file);
   clock.advance(2000);
   writeFileSync(file, "two");
   clock.advance(2000);
+  expect(away).toEqual([]);
+  rmSync(file);
+  clock.advance(10_000);
+  expect(away).toEqual(["the file is gone"]);
   stop();
   writeFileSync(file, "three");
   clock.advance(10_000);

@@ -10,10 +10,19 @@ const LOOK_EVERY_MS = 2000;
 
 /**
  * Calls `onChange` with the file's text whenever it differs from `known`, the text read last. Watches the folder, because many editors
- * put a new file in place of the old one. A file that is away for a moment is no change. The returned function ends the watch.
+ * put a new file in place of the old one. A file that is away for a moment is no change; of one that stays away, `onAway` is told why, once.
+ * The returned function ends the watch.
  */
-export function watchFile(file: string, known: string, clock: Clock, onChange: (text: string) => void): () => void {
+export function watchFile(
+  file: string,
+  known: string,
+  clock: Clock,
+  onChange: (text: string) => void,
+  onAway: (why: string) => void = () => {},
+): () => void {
   let hash = sha256(known);
+  /** Looks in a row that found no file. */
+  let away = 0;
   let cancelSettle = () => {};
   let cancelLook = () => {};
 
@@ -21,9 +30,13 @@ export function watchFile(file: string, known: string, clock: Clock, onChange: (
     let text: string;
     try {
       text = readFileSync(file, "utf8");
-    } catch {
+    } catch (error) {
+      away += 1;
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (away === 2) onAway(code === "ENOENT" ? "the file is gone" : message);
       return;
     }
+    away = 0;
     const now = sha256(text);
     if (now === hash) return;
     hash = now;

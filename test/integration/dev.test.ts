@@ -168,6 +168,9 @@ test("a bad edit is told with its cure and changes nothing; a good one after it 
   await pool.says("metadata.name");
   pool.edit(TWO.replace("roles", "warmup: x, roles"));
   await pool.says(/warmup/);
+  pool.edit("{ backend: llama-cpp, model: { uri: 'file:///none.gguf' } }");
+  await pool.says(/edit refused[\s\S]*none\.gguf/);
+  expect(pool.output()).not.toContain("edit: variant");
   expect(await pool.pids()).toEqual(before);
   expect((await pool.chat("coder")).status).toBe(200);
   pool.edit(TWO.replace("coder", "tester"));
