@@ -10,9 +10,14 @@ export interface ConnectionFlags {
   state: string;
 }
 
+const KEY_HELP = "\nLLMPOOL_API_KEY is the key, where the pool asks for one.";
+
+/** For a command whose subcommands talk to a router. */
+export const withKeyHelp = (command: Command): Command => command.addHelpText("after", KEY_HELP);
+
 /** The flags by which a command finds its router. */
 export function withConnection(command: Command): Command {
-  return command
+  return withKeyHelp(command)
     .option("--url <url>", "the router; default: LLMPOOL_URL, else the llmpool dev of --state")
     .option("--state <dir>", "state directory of a running llmpool dev", ".llmpool");
 }

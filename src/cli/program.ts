@@ -89,10 +89,14 @@ export async function runCli(args: readonly string[], io: CliIo, version: string
   } catch (error) {
     if (error instanceof CommanderError) return io.setExitCode(error.exitCode === 0 ? 0 : 2);
     // Ctrl-C needs no explanation.
-    if (!io.signal.aborted) io.stderr(`llmpool: ${program.opts().verbose ? inspect(error) : messageOf(error)}\n`);
+    if (!io.signal.aborted) io.stderr(`llmpool: ${program.opts().verbose ? inspect(error) : said(error)}\n`);
     io.setExitCode(error instanceof UsageError ? 2 : 1);
   }
 }
+
+/** The error in a line, with what cures it here: a router cannot know where this program's key comes from. */
+const said = (error: unknown): string =>
+  `${messageOf(error)}${(error as { code?: unknown } | null)?.code === "unauthorized" ? "; set LLMPOOL_API_KEY" : ""}`;
 
 /** Whether this command line runs until it is told to end. */
 export function serves(args: readonly string[]): boolean {

@@ -3,6 +3,7 @@ import { createInterface, type Interface } from "node:readline";
 import { Writable } from "node:stream";
 import { text } from "node:stream/consumers";
 import type { Command } from "commander";
+import { Id } from "../../api/http.ts";
 import { type ChatMessage, type Generation, type LLMClient, LLMPoolClientError } from "../../client/index.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
@@ -28,6 +29,7 @@ export function registerChat(program: Command, io: CliIo, clock: Clock = systemC
       if (flags.maxTokens !== undefined && !(Number.isSafeInteger(flags.maxTokens) && flags.maxTokens > 0)) {
         throw new UsageError("--max-tokens must be a whole number above 0");
       }
+      for (const name of ["session", "episode"] as const) checkId(`--${name}`, flags[name]);
       const { client } = connect(flags, io);
       const role = await roleOf(client, flags.role, io);
       const verbose = Boolean(command.optsWithGlobals().verbose);
@@ -41,9 +43,22 @@ export function registerChat(program: Command, io: CliIo, clock: Clock = systemC
     });
 }
 
-/** A role that does not exist would be an agent's id like any other, and answer from somewhere: it is refused here. */
+/** As the router takes them, which would name a header. */
+function checkId(flag: string, id: string | undefined): void {
+  const { error } = Id.optional().safeParse(id);
+  if (error) throw new UsageError(`${flag} ${error.issues[0]?.message}`);
+}
+
+/** A role that does not exist would be an agent's id like any other, and answer from somewhere: it is refused here, where the key may look. */
 async function roleOf(client: LLMClient, asked: string | undefined, io: CliIo): Promise<string> {
-  const instances = await client.instances({ signal: io.signal });
+  let instances: Awaited<ReturnType<LLMClient["instances"]>>;
+  try {
+    instances = await client.instances({ signal: io.signal });
+  } catch (error) {
+    if (!(error instanceof LLMPoolClientError) || error.code !== "forbidden") throw error;
+    if (asked === undefined) throw new UsageError(`${error.message}: name the role with --role`);
+    return asked.toLowerCase();
+  }
   const roles = [...new Set(instances.flatMap((instance) => instance.roles))];
   const role = asked === undefined ? roles[0] : roles.find((name) => name === asked.toLowerCase());
   if (role !== undefined) return role;
@@ -155,9 +170,15 @@ async function converse(talk: Talk, io: CliIo): Promise<void> {
 }
 
 async function* prompted(lines: Interface): AsyncGenerator<string> {
+  // Ctrl-D while an answer comes: it is the last one.
+  let closed = false;
+  lines.once("close", () => {
+    closed = true;
+  });
   lines.prompt();
   for await (const line of lines) {
     yield line;
+    if (closed) return;
     lines.prompt();
   }
 }

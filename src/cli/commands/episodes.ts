@@ -2,7 +2,7 @@ import { type Command, Option } from "commander";
 import type { AuditObject, EpisodeEventObject, EpisodeObject } from "../../client/index.ts";
 import { durationText } from "../../dev/text.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
-import { type Connection, type ConnectionFlags, connect, withConnection } from "../connection.ts";
+import { type Connection, type ConnectionFlags, connect, withConnection, withKeyHelp } from "../connection.ts";
 import { episodeStory } from "../episode-story.ts";
 import type { CliIo } from "../io.ts";
 import { format, OUTPUTS, type Output } from "../output.ts";
@@ -12,7 +12,9 @@ const SHOW_HELP = "yaml or json: the episode as it is now; jsonl: its journal, a
 
 /** `llmpool episodes`: bounded tasks, their deadlines and budgets. */
 export function registerEpisodes(program: Command, io: CliIo, clock: Clock = systemClock): void {
-  const episodes = program.command("episodes").description("list, show, follow and end the episodes of a running pool");
+  const episodes = withKeyHelp(program.command("episodes")).description(
+    "list, show, follow and end the episodes of a running pool",
+  );
 
   withConnection(episodes.command("list", { isDefault: true }).description("list the episodes"))
     .option("-o, --output <format>", LIST_OUTPUT_HELP, listOutput)

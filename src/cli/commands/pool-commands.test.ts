@@ -93,10 +93,12 @@ describe("status", () => {
   });
 });
 
-test("a refusal is the router's own sentence", async () => {
+test("a refusal is the router's own sentence; of a key it says where that comes from", async () => {
   const error = { message: "no key", type: "authentication_error", code: "unauthorized", param: null };
   web.on("/v1/instances", json({ error }, "application/json", 401));
-  expect(await cli(["status"], world)).toEqual({ out: "", err: "llmpool: no key\n", code: 1 });
+  expect(await cli(["status"], world)).toEqual({ out: "", err: "llmpool: no key; set LLMPOOL_API_KEY\n", code: 1 });
+  for (const command of ["status", "chat", "sessions", "episodes"])
+    expect((await cli([command, "--help"])).out).toContain("LLMPOOL_API_KEY");
 });
 
 describe("sessions", () => {
@@ -292,6 +294,22 @@ describe("chat", () => {
     expect(await cli(["chat"], world)).toMatchObject({ code: 2, err: /nothing to ask/ });
   });
 
+  test("a key that may not look asks the role that it names", async () => {
+    const error = { message: 'lacks the scope "read"', type: "x", code: "forbidden", param: null };
+    web.on("/v1/instances", json({ error }, "application/json", 403));
+    web.on(CHAT, answers("Yes."));
+    expect(await cli(["chat", "--role", "Coder", "?"], world)).toEqual({ out: "Yes.\n", err: "", code: 0 });
+    expect(web.asked(CHAT)[0]?.headers["x-agent-id"]).toBe("coder");
+    expect(await cli(["chat", "?"], world)).toMatchObject({ code: 2, err: /"read": name the role with --role/ });
+  });
+
+  test.each(["--session", "--episode"])("%s is checked by its own name", async (flag) => {
+    expect(await cli(["chat", flag, "a b", "?"], world)).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(`^llmpool: ${flag} must be 1 to 128 characters`),
+    });
+  });
+
   test("ends what was printed before an error with a line end", async () => {
     web.on(CHAT, (_, response) => {
       response.write('data: {"choices":[{"delta":{"content":"Half"}}]}\n\n');
@@ -353,6 +371,23 @@ describe("chat", () => {
       keys.write("\x03");
       expect(await done).toMatchObject({ code: 0 });
       expect(asked(2).messages).toEqual([{ role: "user", content: "third" }]);
+    });
+
+    test("Ctrl-D while an answer comes makes it the last one", async () => {
+      let go = () => {};
+      web.on(CHAT, (_, response) => {
+        response.write('data: {"choices":[{"delta":{"content":"Slow"}}]}\n\n');
+        const usage = '{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}';
+        go = () => response.end(`data: {"choices":[{"finish_reason":"stop"}],"usage":${usage}}\n\ndata: [DONE]\n\n`);
+      });
+      const { keys, said, done } = person();
+      keys.write("first\r");
+      await eventually("the answer to begin", () => said.out.includes("Slow"));
+      keys.end("\x04");
+      await eventually("the end of the input", () => keys.isPaused());
+      go();
+      expect(await done).toMatchObject({ out: "Slow\n", code: 0 });
+      expect(said.err).toBe("talking to planner; Ctrl-D ends\n");
     });
 
     test("what a model writes does not steer the screen", async () => {

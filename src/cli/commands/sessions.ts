@@ -2,13 +2,13 @@ import type { Command } from "commander";
 import type { SessionObject } from "../../client/index.ts";
 import { durationText } from "../../dev/text.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
-import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
+import { type ConnectionFlags, connect, withConnection, withKeyHelp } from "../connection.ts";
 import type { CliIo } from "../io.ts";
 import { type Column, LIST_OUTPUT_HELP, type ListOutput, listOutput, printList } from "../table.ts";
 
 /** `llmpool sessions`: the conversations whose KV caches a pool keeps. */
 export function registerSessions(program: Command, io: CliIo, clock: Clock = systemClock): void {
-  const sessions = program.command("sessions").description("list and free the sessions of a running pool");
+  const sessions = withKeyHelp(program.command("sessions")).description("list and free the sessions of a running pool");
   withConnection(sessions.command("list", { isDefault: true }).description("list the sessions"))
     .option("-o, --output <format>", LIST_OUTPUT_HELP, listOutput)
     .action(async ({ output, ...flags }: ConnectionFlags & { output?: ListOutput }) => {
