@@ -1,6 +1,7 @@
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
 import { LLMClient } from "../client/index.ts";
+import { startCommand } from "../dev/hints.ts";
 import { readRunFile } from "../dev/run-file.ts";
 import type { CliIo } from "./io.ts";
 import { UsageError } from "./usage-error.ts";
@@ -42,7 +43,7 @@ export function connect({ url, state }: ConnectionFlags, io: CliIo): Connection 
   const run = readRunFile(resolve(io.cwd, state));
   if (!run) {
     throw new Error(
-      `no pool runs here (${join(state, "dev.json")} names none): start one with: llmpool dev -f pool.yaml, or give --url`,
+      `no pool runs here (${join(state, "dev.json")} names none): start one with: ${startCommand(io.env)}, or give --url`,
     );
   }
   if (run.url === "") throw new Error(`llmpool dev (process ${run.pid}) is still starting: try again in a moment`);

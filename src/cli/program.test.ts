@@ -55,6 +55,9 @@ test("an error is one line; with --verbose it has its stack", async () => {
     err: "llmpool: no pool runs here (.llmpool/dev.json names none): start one with: llmpool dev -f pool.yaml, or give --url\n",
     code: 1,
   });
+  // npm says so to what it runs: from a checkout llmpool is not on the PATH.
+  const env = { npm_lifecycle_event: "llmpool" };
+  expect((await cli(["status"], { env })).err).toContain("start one with: npm start, or give --url");
   expect((await cli(["-v", "status"])).err).toMatch(/no pool runs here[\s\S]*connection\.ts:\d+/);
   expect((await cli(["status", "--verbose"])).err).toMatch(/connection\.ts:\d+/);
 });

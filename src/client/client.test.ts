@@ -182,10 +182,12 @@ describe("an error", () => {
 
   test("of the connection has its own code, and no status", async () => {
     const { web, client } = await pool();
+    const url = web.url("");
     await web.close();
     const got = await failure(client.generate("planner", "x"));
     expect(got).toMatchObject({ code: "connection_error", status: undefined, retryable: false });
-    expect(got.message).toContain("cannot be reached");
+    expect(got.message).toContain(`cannot be reached at ${url} (connect ECONNREFUSED`);
+    expect(got.message).toContain("check that it runs, and that the URL is right");
   });
 
   test("never shows the key", async () => {

@@ -84,7 +84,7 @@ export class Transport {
         ...(signal && { signal }),
       });
     } catch (error) {
-      throw lost(error, signal);
+      throw lost(error, signal, this.#base);
     }
     if (response.ok) return response;
     const said: unknown = await response.json().catch(() => null);
@@ -99,13 +99,19 @@ export class Transport {
   }
 }
 
-/** What a broken connection throws: the signal's reason when the caller ended it. */
-export function lost(error: unknown, signal: AbortSignal | undefined): unknown {
+/** Nobody is there: a connection never began. */
+const NOBODY = ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"];
+
+/** What a broken connection throws: the signal's reason when the caller ended it. `asked` is the URL of a connection that may never have begun. */
+export function lost(error: unknown, signal: AbortSignal | undefined, asked?: string): unknown {
   if (signal?.aborted) return signal.reason;
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause.message : String(error);
-  return new LLMPoolClientError("connection_error", `the router cannot be reached, or went away: ${cause}`, {
-    cause: error,
-  });
+  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : undefined;
+  const why = cause?.message ?? String(error);
+  const nobody = asked !== undefined && NOBODY.includes((cause as { code?: string } | undefined)?.code ?? "");
+  const message = nobody
+    ? `the router cannot be reached at ${asked} (${why}): check that it runs, and that the URL is right`
+    : `the router cannot be reached, or went away: ${why}`;
+  return new LLMPoolClientError("connection_error", message, { cause: error });
 }
 
 function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {

@@ -5,6 +5,7 @@ import { text } from "node:stream/consumers";
 import type { Command } from "commander";
 import { Id } from "../../api/http.ts";
 import { type ChatMessage, type Generation, type LLMClient, LLMPoolClientError } from "../../client/index.ts";
+import { llmpoolCommand } from "../../dev/hints.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type ConnectionFlags, connect, withConnection } from "../connection.ts";
 import type { CliIo } from "../io.ts";
@@ -66,10 +67,12 @@ async function roleOf(client: LLMClient, asked: string | undefined, io: CliIo): 
   throw new UsageError(`there is no role "${asked}"; the pool has ${roles.join(", ")}`);
 }
 
-async function readInput({ stdin }: CliIo): Promise<string> {
+async function readInput({ stdin, env }: CliIo): Promise<string> {
   const prompt = stdin && !stdin.terminal ? (await text(stdin.stream)).trim() : "";
   if (prompt === "")
-    throw new UsageError('nothing to ask: write llmpool chat --role planner "a question", or pipe one in');
+    throw new UsageError(
+      `nothing to ask: write ${llmpoolCommand(env)} chat --role planner "a question", or pipe one in`,
+    );
   return prompt;
 }
 

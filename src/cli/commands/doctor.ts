@@ -1,6 +1,7 @@
 import { availableParallelism, homedir, totalmem } from "node:os";
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import { startCommand } from "../../dev/hints.ts";
 import { readRunFile } from "../../dev/run-file.ts";
 import { availableCpus } from "../../lib/cpus.ts";
 import { defaultCacheDir } from "../../models/cache-dir.ts";
@@ -63,11 +64,11 @@ function checks(flags: DoctorFlags, io: CliIo): (Found | Promise<Found>)[] {
       Math.min(process.availableMemory(), totalmem()),
       Math.min(process.constrainedMemory() || Infinity, totalmem()),
     ),
-    checkMemoryLimits(groups?.version, process.platform),
+    checkMemoryLimits(groups?.version, process.platform, startCommand(io.env)),
     checkGroupKill(),
     checkDevice(io.env, io.signal),
     checkCache(cacheDir),
-    checkPort(port, readRunFile(resolve(io.cwd, state))?.pid),
+    checkPort(port, readRunFile(resolve(io.cwd, state))?.pid, startCommand(io.env, "--port 8081")),
     checkPackages(cacheDir, io.env, io.signal),
     checkProxy(io.env),
     checkCertificates(io.env),

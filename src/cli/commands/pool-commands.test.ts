@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { load } from "js-yaml";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -6,6 +7,8 @@ import { eventually } from "../../../test/support/eventually.ts";
 import { type Answer, type FakeWeb, json, status } from "../../../test/support/fake-web.ts";
 import { fakeWeb } from "../../../test/support/resolve.ts";
 import { Screen } from "../../../test/support/screen.ts";
+import { tempDir } from "../../../test/support/temp-dir.ts";
+import { claimStateDir } from "../../dev/run-file.ts";
 
 const CHAT = "/v1/chat/completions";
 const instance = (id: string, roles: string[], fields: object = {}) => ({
@@ -51,6 +54,16 @@ describe("status", () => {
       err: "",
       code: 0,
     });
+  });
+
+  test("by name, where no cluster is known, tells of the pool that runs here", async () => {
+    const cwd = await tempDir();
+    const claim = claimStateDir(join(cwd, ".llmpool"), "apex");
+    const none = ["status", "apex", "--kubeconfig", "none"];
+    const { err, code } = await cli(none, { cwd });
+    claim.release();
+    expect({ err, code }).toEqual({ code: 1, err: expect.stringMatching(/none.*; pool apex runs here, which status/) });
+    expect((await cli(none, { cwd })).err).not.toContain("runs here");
   });
 
   test("gives programs all of it", async () => {
@@ -291,7 +304,12 @@ describe("chat", () => {
       err: 'llmpool: there is no role "boss"; the pool has planner, critic, coder\n',
       code: 2,
     });
-    expect(await cli(["chat"], world)).toMatchObject({ code: 2, err: /nothing to ask/ });
+    const env = { ...world.env, npm_lifecycle_event: "llmpool" };
+    const { err, code } = await cli(["chat"], { env });
+    expect({ err, code }).toEqual({
+      code: 2,
+      err: expect.stringContaining("nothing to ask: write npm run llmpool -- "),
+    });
   });
 
   test("a key that may not look asks the role that it names", async () => {

@@ -1,9 +1,12 @@
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { InstanceObject } from "../../client/index.ts";
 import { liveView } from "../../dev/live-view.ts";
 import { plainView } from "../../dev/plain-view.ts";
+import { readRunFile } from "../../dev/run-file.ts";
 import { statusTable } from "../../dev/status-table.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
+import { messageOf } from "../../lib/errors.ts";
 import { sleep } from "../../lib/sleep.ts";
 import { type ClusterFlags, meansCluster, openCluster, withCluster } from "../cluster-access.ts";
 import { findPool, showPool } from "../cluster-status.ts";
@@ -36,8 +39,13 @@ export function registerStatus(program: Command, io: CliIo, clock: Clock = syste
         if (flags.url !== undefined) throw new UsageError("say --url or the name of an LLMPool, not both");
         if (watch) throw new UsageError("--watch follows a router; on a cluster: kubectl get llmp --watch");
         await using stack = new AsyncDisposableStack();
-        const pool = await findPool(await openCluster(stack, flags, io), name, io.signal);
-        return io.stdout(showPool(pool, output));
+        const cluster = await openCluster(stack, flags, io).catch((error: unknown) => {
+          const local = readRunFile(resolve(io.cwd, flags.state));
+          if (!local) throw error;
+          const cure = `pool ${local.pool} runs here, which status shows without a name`;
+          throw new Error(`${messageOf(error)}; ${cure}`, { cause: error });
+        });
+        return io.stdout(showPool(await findPool(cluster, name, io.signal), output));
       }
       const connection = connect(flags, io);
       if (watch) return follow(connection, io, clock);

@@ -23,9 +23,9 @@ test.each([
   { check: checkCpus(1, 8), level: "warn", cure: "take turns" },
   { check: checkMemory(4 * GIB, 8 * GIB), level: "ok" },
   { check: checkMemory(GIB, 8 * GIB), level: "warn", cure: "stub.yaml" },
-  { check: checkMemoryLimits(2, "linux"), level: "ok" },
-  { check: checkMemoryLimits(undefined, "linux"), level: "warn", cure: "Delegate=yes" },
-  { check: checkMemoryLimits(undefined, "darwin"), level: "info" },
+  { check: checkMemoryLimits(2, "linux", "npm start"), level: "ok" },
+  { check: checkMemoryLimits(undefined, "linux", "npm start"), level: "warn", cure: "Delegate=yes npm start" },
+  { check: checkMemoryLimits(undefined, "darwin", "npm start"), level: "info" },
 ])("machine: $check.detail", ({ check, level, cure }) => {
   expect(check).toMatchObject({ level, ...(cure !== undefined && { cure: expect.stringContaining(cure) }) });
 });
@@ -99,9 +99,10 @@ describe("places", () => {
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     onTestFinished(() => void server.close());
     const { port } = server.address() as { port: number };
-    expect(await checkPort(port, undefined)).toMatchObject({ level: "warn", cure: expect.stringContaining("--port") });
-    expect(await checkPort(port, 4242)).toMatchObject({ level: "info", detail: expect.stringContaining("4242") });
-    expect(await checkPort(0, undefined)).toMatchObject({ level: "ok" });
+    const cure = "npm start -- --port 8081";
+    expect(await checkPort(port, undefined, cure)).toMatchObject({ level: "warn", cure: `give another: ${cure}` });
+    expect(await checkPort(port, 4242, cure)).toMatchObject({ level: "info", detail: expect.stringContaining("4242") });
+    expect(await checkPort(0, undefined, cure)).toMatchObject({ level: "ok" });
   });
 });
 

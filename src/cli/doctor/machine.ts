@@ -30,15 +30,15 @@ export function checkMemory(available: number, total: number): Finding {
   );
 }
 
-/** `version` is of the control groups this user may really make, by trying it. */
-export function checkMemoryLimits(version: 1 | 2 | undefined, platform: NodeJS.Platform): Finding {
+/** `version` is of the control groups this user may really make, by trying it; `start` is how a pool is started. */
+export function checkMemoryLimits(version: 1 | 2 | undefined, platform: NodeJS.Platform, start: string): Finding {
   if (version) return ok("memory limits", `enforced by the kernel (cgroup v${version})`);
   const watchdog = "a watchdog in llmpool ends an instance above its limit";
   if (platform !== "linux") return info("memory limits", `${watchdog} (this system has no control groups)`);
   return warn(
     "memory limits",
     `no control group can be made here: ${watchdog}, a moment later than the kernel would`,
-    "run as root, or with a delegated group: systemd-run --user --scope -p Delegate=yes llmpool dev …",
+    `run as root, or with a delegated group: systemd-run --user --scope -p Delegate=yes ${start}`,
   );
 }
 

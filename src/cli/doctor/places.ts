@@ -25,12 +25,12 @@ export async function checkCache(dir: string): Promise<Finding> {
   }
 }
 
-/** `running` is the process id of a pool of ours, if one runs here. */
-export async function checkPort(port: number, running: number | undefined): Promise<Finding> {
+/** `running` is the process id of a pool of ours, if one runs here; `cure` how to start one on another port. */
+export async function checkPort(port: number, running: number | undefined, cure: string): Promise<Finding> {
   const failure = await tryListen(port);
   if (failure === undefined) return ok("port", `${port} is free`);
   if (running !== undefined) return info("port", `${port} is taken; llmpool dev runs here (process ${running})`);
-  return warn("port", `${port} cannot be used: ${failure}`, "give another: llmpool dev --port 8081");
+  return warn("port", `${port} cannot be used: ${failure}`, `give another: ${cure}`);
 }
 
 async function nearest(dir: string): Promise<string> {
