@@ -13,13 +13,14 @@ import { type Definition, define } from "./definition.ts";
 import { devLogger } from "./dev-logger.ts";
 import { Edits } from "./edits.ts";
 import { followSecrets } from "./follow-secrets.ts";
-import { nextSteps } from "./hints.ts";
+import { nextSteps, startCommand } from "./hints.ts";
 import { liveView } from "./live-view.ts";
 import { LocalModels } from "./local-models.ts";
 import { type LocalPlaces, localSpecs } from "./local-specs.ts";
 import { openStore } from "./open-store.ts";
 import { plainView } from "./plain-view.ts";
-import { claimStateDir } from "./run-file.ts";
+import { tryPort } from "./port.ts";
+import { claimStateDir, readRunFile } from "./run-file.ts";
 import { RunningPool } from "./running-pool.ts";
 import type { View } from "./view.ts";
 import { watchFile } from "./watch-file.ts";
@@ -55,6 +56,9 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
   const definition = understand(text);
   const { plan, secrets } = definition;
   for (const note of definition.notes) view.line(note);
+
+  // Told before anything is made or fetched. Of a pool that already runs here, claiming its directory tells more.
+  if (!readRunFile(options.stateDir)) await checkPort(options.port, io);
 
   await using stack = new AsyncDisposableStack();
   const claim = claimStateDir(options.stateDir, plan.pool);
@@ -136,6 +140,16 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
   await router.close(graceSeconds * 1000);
   await supervisor.close(graceSeconds * 1000);
   view.line("all instances have ended");
+}
+
+/** Rejects with the cure when the router could not listen on this port. */
+async function checkPort(port: number, io: CliIo): Promise<void> {
+  const failure = await tryPort(port);
+  if (!failure) return;
+  const why = failure.code === "EADDRINUSE" ? "is taken" : `cannot be used (${failure.message})`;
+  // With what was typed after `npm run llmpool --` it would be another line.
+  const cure = io.env.npm_lifecycle_event === "start" ? `: ${startCommand(io.env, "--port 8081")}` : "";
+  throw new Error(`port ${port} ${why}; choose another with --port${cure}`, { cause: failure });
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

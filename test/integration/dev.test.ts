@@ -186,16 +186,17 @@ test("a second one on the same state directory is refused and names the first", 
   expect(readRunFile(first.stateDir)?.url).toBe(first.url());
 });
 
-test("a port that is taken is told before any process starts, and nothing is left", async () => {
+test("a port that is taken is told before a model is fetched, and nothing is left", async () => {
   const taken = createServer().listen(0, "127.0.0.1");
   await new Promise((resolve) => taken.once("listening", resolve));
   const address = taken.address();
   const port = typeof address === "object" ? (address?.port ?? 0) : 0;
   try {
-    const pool = await start(TWO, { port });
-    await expect(pool.done).rejects.toThrow(`port ${port} is taken`);
-    expect(pool.output()).not.toContain("instance 0");
-    expect(existsSync(join(pool.stateDir, "dev.json"))).toBe(false);
+    const model = "{ backend: llama-cpp, model: { uri: 'file:///none.gguf' } }";
+    const pool = await start(model, { port, env: { npm_lifecycle_event: "start" } });
+    const told = `port ${port} is taken; choose another with --port: npm start -- --port 8081`;
+    await expect(pool.done).rejects.toThrow(told);
+    expect(existsSync(pool.stateDir)).toBe(false);
   } finally {
     await new Promise((resolve) => taken.close(resolve));
   }

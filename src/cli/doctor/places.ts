@@ -1,7 +1,7 @@
 import { constants } from "node:fs";
 import { access, statfs } from "node:fs/promises";
-import { createServer } from "node:net";
 import { dirname } from "node:path";
+import { tryPort } from "../../dev/port.ts";
 import { messageOf } from "../../lib/errors.ts";
 import { type Finding, fail, info, ok, warn } from "./finding.ts";
 
@@ -27,10 +27,10 @@ export async function checkCache(dir: string): Promise<Finding> {
 
 /** `running` is the process id of a pool of ours, if one runs here; `cure` how to start one on another port. */
 export async function checkPort(port: number, running: number | undefined, cure: string): Promise<Finding> {
-  const failure = await tryListen(port);
+  const failure = await tryPort(port);
   if (failure === undefined) return ok("port", `${port} is free`);
   if (running !== undefined) return info("port", `${port} is taken; llmpool dev runs here (process ${running})`);
-  return warn("port", `${port} cannot be used: ${failure}`, `give another: ${cure}`);
+  return warn("port", `${port} cannot be used: ${failure.message}`, `give another: ${cure}`);
 }
 
 async function nearest(dir: string): Promise<string> {
@@ -41,12 +41,4 @@ async function nearest(dir: string): Promise<string> {
     );
     if (there || at === dirname(at)) return at;
   }
-}
-
-function tryListen(port: number): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once("error", (error) => resolve(messageOf(error)));
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(undefined)));
-  });
 }
