@@ -89,6 +89,16 @@ const rows: {
     want: { reason: "ExitCode", message: /^exit code 1: could not bind$/ },
   },
   {
+    name: "what it logged while all was well is not why it ended",
+    given: { code: 3, stderr: ["loading tensors failed", '{"level":"info","msg":"ready"}'] },
+    want: { reason: "ExitCode", message: /^exit code 3: loading tensors failed$/ },
+  },
+  {
+    name: "nor is it a last word when there is no other",
+    given: { signal: "SIGKILL", stderr: ['{"level":"info","ts":"2026-01-01T00:00:00Z","msg":"ready"}'] },
+    want: { reason: "Signal", message: /^SIGKILL \(killed from outside, and not for its memory limit\)$/ },
+  },
+  {
     name: "no process at all",
     given: { spawnError: "spawn EAGAIN" },
     want: { reason: "ExitCode", message: /^no process could be started: spawn EAGAIN$/ },

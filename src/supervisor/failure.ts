@@ -78,7 +78,7 @@ export const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 2
 const withDetail = (what: string, meaning: string | undefined, said: string): string =>
   [meaning ? `${what} (${meaning})` : what, said].filter(Boolean).join(": ");
 
-/** The line that names an error, else the last line. Log lines give their message only. */
+/** The line that names an error, else the last line. Log lines give their message only; what an instance logs while all is well explains no end. */
 function lastWords(stderr: readonly string[]): string {
   const lines = stderr.map(plain).filter((line) => line !== "" && !line.startsWith("Node.js v"));
   return (
@@ -91,8 +91,9 @@ function lastWords(stderr: readonly string[]): string {
 function plain(line: string): string {
   if (!line.startsWith("{")) return line.trimEnd();
   try {
-    const parsed: unknown = JSON.parse(line);
-    if (parsed !== null && typeof parsed === "object" && "msg" in parsed) return String(parsed.msg);
+    const { level, msg } = JSON.parse(line) as { level?: unknown; msg?: unknown };
+    if (level === "info" || level === "debug") return "";
+    if (msg !== undefined) return String(msg);
   } catch {
     // Not a log line after all.
   }
