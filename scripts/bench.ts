@@ -1,13 +1,10 @@
 /**
  * `npm run bench`: what the project promises, measured here and now, side by side with what it is compared to. docs/benchmarks.md explains
- * each. `npm run bench -- NAME...` runs only those, `--rounds N` repeats more or less often, `--pools N` and
- * `--seconds N` make operator-scale larger or smaller, `--json` prints one object a bench, `--list`
- * names them. Exit codes: 0 measured, 1 one could not be measured, 2 wrong usage. A goal that is missed is printed, not an error.
+ * each. Exit codes: 0 measured, 1 one could not be measured, 2 wrong usage. A goal that is missed is printed, not an error.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import type { Bench } from "../test/load/bench.ts";
 import { edge } from "../test/load/edge.ts";
 import { episodes } from "../test/load/episodes.ts";
@@ -23,6 +20,7 @@ import { start } from "../test/load/start.ts";
 import { store } from "../test/load/store.ts";
 import { stream } from "../test/load/stream.ts";
 import { formatResult } from "../test/load/table.ts";
+import { readOptions } from "./options.ts";
 
 const BENCHES: readonly Bench[] = [
   router,
@@ -40,15 +38,18 @@ const BENCHES: readonly Bench[] = [
   operatorScale,
 ];
 
-const { values: options, positionals: asked } = parseArgs({
-  allowPositionals: true,
-  options: {
-    rounds: { type: "string" },
-    pools: { type: "string" },
-    seconds: { type: "string" },
-    json: { type: "boolean" },
-    list: { type: "boolean" },
-  },
+const USAGE = `npm run bench -- [NAME...] [options]: measure what the project promises, or only the benches named
+  --rounds N    repeat more or less often
+  --pools N     make operator-scale larger or smaller
+  --seconds N   make operator-scale longer or shorter
+  --json        one object a bench
+  --list        name the benches`;
+const { values: options, positionals: asked } = readOptions(USAGE, {
+  rounds: { type: "string" },
+  pools: { type: "string" },
+  seconds: { type: "string" },
+  json: { type: "boolean" },
+  list: { type: "boolean" },
 });
 const unknown = asked.filter((name) => !BENCHES.some((bench) => bench.name === name));
 const numberOf = (text: string | undefined) => (text === undefined ? undefined : Number(text));

@@ -1,28 +1,30 @@
 /**
- * `npm run images`: builds the images that the operator's pods run, named after this version, with buildah, podman or docker.
- * `npm run images -- NAME...` builds only those. `--registry PREFIX` goes in front of their names, `--base IMAGE` and `--cuda-base IMAGE` replace
- * those that they stand on, `--push` brings them to their registry.
- * docs/images.md explains them. Exit codes: 0 done, 1 one could not be built or pushed, 2 wrong usage.
+ * `npm run images`: builds the images that the operator's pods run. docs/images.md explains them. Exit codes: 0 done, 1 one could not be built or pushed, 2 wrong usage.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { packageVersion } from "../src/cli/version.ts";
 import { buildCommand, IMAGES, imageBuilds, TOOLS } from "./images/builds.ts";
 import { stageImages } from "./images/stage.ts";
+import { readOptions } from "./options.ts";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    registry: { type: "string", default: "" },
-    tag: { type: "string", default: packageVersion() },
-    base: { type: "string" },
-    "cuda-base": { type: "string" },
-    tool: { type: "string" },
-    push: { type: "boolean", default: false },
-  },
+const USAGE = `npm run images -- [NAME...] [options]: build the images that the operator's pods run, or only those named of
+${IMAGES.join(", ")}
+  --registry PREFIX   in front of their names
+  --tag TAG           default: this version
+  --base IMAGE        what llmpool stands on
+  --cuda-base IMAGE   what hf-cuda stands on
+  --tool TOOL         ${TOOLS.join(", ")}; default: the first that is here
+  --push              bring them to their registry`;
+const { values, positionals } = readOptions(USAGE, {
+  registry: { type: "string", default: "" },
+  tag: { type: "string", default: packageVersion() },
+  base: { type: "string" },
+  "cuda-base": { type: "string" },
+  tool: { type: "string" },
+  push: { type: "boolean", default: false },
 });
 const works = (name: string) => spawnSync(name, ["--version"], { stdio: "ignore" }).status === 0;
 const tool = TOOLS.find((name) => (values.tool === undefined ? works(name) : name === values.tool));

@@ -1,14 +1,15 @@
 import { resolve } from "node:path";
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
-/** For a repeatable `--flag NAME=DIR`: collects what was given, folders as absolute paths from `cwd`. */
-export function nameAndDir(cwd: string) {
-  return (text: string, before: ReadonlyMap<string, string>): ReadonlyMap<string, string> => {
+/** A repeatable `--flag NAME=DIR`: collects what was given, folders as absolute paths from `cwd`. */
+export function dirs(flag: string, description: string, cwd: string): Option {
+  const collect = (text: string, before: ReadonlyMap<string, string>): ReadonlyMap<string, string> => {
     const [name = "", ...rest] = text.split("=");
     const dir = rest.join("=");
     if (name === "" || dir === "") throw new InvalidArgumentError("write NAME=DIR.");
     return new Map([...before, [name, resolve(cwd, dir)]]);
   };
+  return new Option(flag, description).argParser(collect).default(new Map(), "none");
 }
 
 /** A TCP port; 0 lets the operating system choose. */

@@ -49,6 +49,16 @@ test("help of one command is its own", async () => {
   expect((await cli(["status", "--help"])).out).toContain("--watch");
 });
 
+test("a default that is no text is told in words, and a file that is missing by its name", async () => {
+  for (const command of ["dev", "router", "operator"])
+    expect((await cli([command, "--help"])).out.replaceAll(/\s+/g, " ")).not.toContain("{}");
+  expect(await cli(["dev", "-f", "none.yaml"])).toEqual({
+    out: "",
+    err: "llmpool: there is no file none.yaml\n",
+    code: 1,
+  });
+});
+
 test("an error is one line; with --verbose it has its stack", async () => {
   expect(await cli(["status"])).toEqual({
     out: "",

@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { EndpointSource } from "../core/endpoint.ts";
 import type { PoolPlan } from "../core/plan/types.ts";
@@ -9,6 +8,7 @@ import { watchFile } from "../dev/watch-file.ts";
 import type { Clock } from "../lib/clock.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
+import { readText } from "../lib/read-text.ts";
 import { type Router, startRouter } from "../router/server.ts";
 import type { CliIo } from "./io.ts";
 
@@ -46,7 +46,7 @@ export async function serveRouter(options: ServeOptions): Promise<ServedRouter> 
   const { source, flags, io, clock, log, stack } = options;
   let { plan, secrets } = options;
   const tokenFile = resolve(io.cwd, flags.tokenFile);
-  const token = await readFile(tokenFile, "utf8");
+  const token = await readText(io.cwd, flags.tokenFile);
   const store = await openStore(plan, secrets, resolve(io.cwd, flags.state), clock, log);
   stack.defer(() => store.close());
   const router = await startRouter({

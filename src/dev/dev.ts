@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { chmod, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, relative } from "node:path";
 import type { CliIo } from "../cli/io.ts";
 import type { Clock } from "../lib/clock.ts";
 import { availableCpus } from "../lib/cpus.ts";
+import { readText } from "../lib/read-text.ts";
 import { defaultCacheDir } from "../models/cache-dir.ts";
 import { startRouter } from "../router/server.ts";
 import { makeSupervisor } from "../supervisor/start.ts";
@@ -50,9 +51,9 @@ export async function dev(options: DevOptions, io: CliIo, clock: Clock): Promise
 }
 
 async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): Promise<void> {
-  const understand = (text: string) =>
-    define(text, { source: relative(io.cwd, options.file), env: io.env, cwd: io.cwd, ...options });
-  const text = await readFile(options.file, "utf8");
+  const source = relative(io.cwd, options.file);
+  const understand = (text: string) => define(text, { source, env: io.env, cwd: io.cwd, ...options });
+  const text = await readText(io.cwd, source);
   const definition = understand(text);
   const { plan, secrets } = definition;
   for (const note of definition.notes) view.line(note);

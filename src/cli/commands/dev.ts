@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { systemClock } from "../../lib/clock.ts";
-import { nameAndDir, portNumber } from "../flags.ts";
+import { dirs, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 
 interface DevFlags {
@@ -20,17 +20,9 @@ export function registerDev(program: Command, io: CliIo): void {
     .requiredOption("-f, --file <file>", "the LLMPool; may hold Secrets too")
     .option("--port <port>", "port of the router on 127.0.0.1", portNumber, 8080)
     .option("--state <dir>", "where the pool keeps episodes, sessions and saved caches", ".llmpool")
-    .option(
-      "--secret <name=dir>",
-      "a Secret as a folder of files, one a key; may be repeated",
-      nameAndDir(io.cwd),
-      new Map(),
-    )
-    .option(
-      "--volume <claim=dir>",
-      "a folder that stands for a volume claim of pvc://; may be repeated",
-      nameAndDir(io.cwd),
-      new Map(),
+    .addOption(dirs("--secret <name=dir>", "a Secret as a folder of files, one a key; may be repeated", io.cwd))
+    .addOption(
+      dirs("--volume <claim=dir>", "a folder that stands for a volume claim of pvc://; may be repeated", io.cwd),
     )
     .action(async (flags: DevFlags) => {
       const { dev } = await import("../../dev/dev.ts");

@@ -88,7 +88,10 @@ describe("validate", () => {
       "pool.yaml: llmpool/a: spec.contextTokens: is 1: write at least 16",
       "pool.yaml: llmpool/a: spec.intances: is not a field: did you mean instances?",
     ]);
-    expect(err).toContain("none.yaml: ENOENT");
+    expect(err.split("\n").slice(2)).toEqual(["none.yaml: there is no such file", ""]);
+    const folder = await run(["validate", "-f", "."], { cwd });
+    expect(folder.err).toBe(".: cannot be read: EISDIR: illegal operation on a directory\n");
+    expect(await run(["render", "-f", "none.yaml"], { cwd })).toMatchObject({ err: "there is no file none.yaml\n" });
     expect(code).toBe(1);
   });
 

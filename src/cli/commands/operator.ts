@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { IMAGES } from "../../../operator/render/settings.ts";
 import { knownNames, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
@@ -27,11 +27,10 @@ export function registerOperator(program: Command, io: CliIo): void {
     .option("-n, --namespace <name>", "look after this namespace alone; default all")
     .option("--own-namespace <name>", "where the operator itself runs: its Lease is there")
     .option("--image-registry <prefix>", "put in front of the names of the default images", "")
-    .option(
-      "--image <name=reference>",
-      "an image in place of the default: router, or a backend's",
-      knownNames(IMAGES),
-      {},
+    .addOption(
+      new Option("--image <name=reference>", "an image in place of the default: router, or a backend's")
+        .argParser(knownNames(IMAGES))
+        .default({}, "none"),
     )
     .option("--host <address>", "address of /healthz, /readyz and /metrics", "127.0.0.1")
     .option("--port <port>", "port of /healthz, /readyz and /metrics", portNumber, 8081)

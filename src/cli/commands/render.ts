@@ -1,9 +1,8 @@
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import type { Command } from "commander";
 import { loadPool } from "../../api/load.ts";
 import { planPool } from "../../core/plan/plan.ts";
 import { messageOf } from "../../lib/errors.ts";
+import { readText } from "../../lib/read-text.ts";
 import type { CliIo } from "../io.ts";
 import { format, type Output, outputFormat } from "../output.ts";
 import { packageVersion } from "../version.ts";
@@ -29,7 +28,7 @@ export function registerRender(program: Command, io: CliIo): void {
     .option("--objects", "print the objects that the operator would apply, in place of the plan")
     .action(async ({ file, name, output, objects = false }: RenderFlags) => {
       try {
-        const text = await readFile(resolve(io.cwd, file), "utf8");
+        const text = await readText(io.cwd, file);
         const { pool, notes } = loadPool(text, {
           source: file,
           ...(name !== undefined && { name }),

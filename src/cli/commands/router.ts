@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { z } from "zod";
@@ -6,8 +5,9 @@ import { type Definition, define } from "../../dev/definition.ts";
 import { watchFile } from "../../dev/watch-file.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { makeLogger } from "../../lib/logger.ts";
+import { readText } from "../../lib/read-text.ts";
 import { type Address, ProbedEndpoints } from "../../router/probed-endpoints.ts";
-import { nameAndDir, portNumber } from "../flags.ts";
+import { dirs, portNumber } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 import { type ServeFlags, serveRouter } from "../serve-router.ts";
 import { UsageError } from "../usage-error.ts";
@@ -39,12 +39,7 @@ export function registerRouter(program: Command, io: CliIo): void {
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--port <port>", "port to listen on", portNumber, 8080)
     .option("--state <dir>", "where episodes, budgets and sessions are kept", ".llmpool/router")
-    .option(
-      "--secret <name=dir>",
-      "a Secret as a folder of files, one a key; may be repeated",
-      nameAndDir(io.cwd),
-      new Map(),
-    )
+    .addOption(dirs("--secret <name=dir>", "a Secret as a folder of files, one a key; may be repeated", io.cwd))
     .action(async (flags: RouterFlags) => {
       const { file, endpoints, pool } = flags;
       if (pool !== undefined && file === undefined && endpoints === undefined) {
@@ -60,13 +55,13 @@ async function run(flags: RouterFlags & { file: string; endpoints: string }, io:
   const at = (path: string) => resolve(io.cwd, path);
   const log = makeLogger("info", io.stderr);
   const clock = systemClock;
-  const text = await readFile(at(flags.file), "utf8");
+  const text = await readText(io.cwd, flags.file);
   const options = { source: flags.file, env: io.env, cwd: io.cwd, secretDirs: flags.secret, volumes: new Map() };
   const { plan, secrets } = define(text, options);
 
   await using stack = new AsyncDisposableStack();
   const source = stack.use(new ProbedEndpoints(clock));
-  const endpointsText = await readFile(at(flags.endpoints), "utf8");
+  const endpointsText = await readText(io.cwd, flags.endpoints);
   source.set(parseEndpoints(flags.endpoints, endpointsText));
   const { file } = flags;
   const { take } = await serveRouter({ plan, secrets, source, flags, file, io, clock, log, stack });

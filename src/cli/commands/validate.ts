@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { readDocuments } from "../../api/documents.ts";
 import { describe, ManifestError, type Problem } from "../../api/problem.ts";
 import { validatePool } from "../../api/validate.ts";
-import { messageOf } from "../../lib/errors.ts";
+import { whyUnread } from "../../lib/read-text.ts";
 import type { CliIo } from "../io.ts";
 import { format, type Output, outputFormat } from "../output.ts";
 
@@ -52,12 +52,14 @@ async function check(file: string, cwd: string): Promise<Finding[]> {
       };
     });
   } catch (error) {
-    return bad(error instanceof ManifestError ? error.problems : [{ path: "", message: messageOf(error) }]);
+    return bad(error instanceof ManifestError ? error.problems : [{ path: "", message: whyUnread(error) }]);
   }
 }
 
 function print({ file, pool, valid, problems }: Finding, io: CliIo): void {
   const what = pool === undefined ? file : `${file}: llmpool/${pool}`;
   if (valid) io.stdout(`${what} is valid\n`);
-  for (const problem of problems) io.stderr(`${what}: ${describe(problem)}\n`);
+  for (const problem of problems)
+    io.stderr(`${what}: ${describe(problem)}
+`);
 }
