@@ -1,5 +1,8 @@
 import { resolve } from "node:path";
 import { InvalidArgumentError, Option } from "commander";
+import { load } from "js-yaml";
+import type { Setting } from "../api/environment.ts";
+import { messageOf } from "../lib/errors.ts";
 
 /** A repeatable `--flag NAME=DIR`: collects what was given, folders as absolute paths from `cwd`. */
 export function dirs(flag: string, description: string, cwd: string): Option {
@@ -28,4 +31,24 @@ export function knownNames<N extends string>(names: readonly N[]) {
       throw new InvalidArgumentError(`write NAME=VALUE, where NAME is ${names.join(", ")}.`);
     return { ...before, [name]: text.slice(at + 1) };
   };
+}
+
+/** The repeatable `--set FIELD=VALUE`: a field of the spec, and its value as YAML. The newest stands first: of two of one field it wins. */
+export function settings(): Option {
+  const collect = (text: string, before: readonly Setting[]): readonly Setting[] => {
+    const [, field, yaml = ""] = /^([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)=(.+)$/s.exec(text) ?? [];
+    if (field === undefined)
+      throw new InvalidArgumentError("write FIELD=VALUE, such as instances=2 or router.drainSeconds=5.");
+    try {
+      return [{ path: ["spec", ...field.split(".")], value: load(yaml), from: `--set ${field}` }, ...before];
+    } catch (error) {
+      throw new InvalidArgumentError(`the value is not YAML: ${messageOf(error).split("\n")[0]}`);
+    }
+  };
+  return new Option(
+    "--set <field=value>",
+    "a field of the spec, such as instances=2; wins over the file; may be repeated",
+  )
+    .argParser(collect)
+    .default([], "none");
 }

@@ -59,6 +59,15 @@ test("a default that is no text is told in words, and a file that is missing by 
   });
 });
 
+test("dev takes --set, and its problems name it", async () => {
+  const file = join(import.meta.dirname, "../../examples/stub.yaml");
+  const { err, code } = await cli(["dev", "-f", file, "--set", "instances=few"]);
+  expect({ err, code }).toEqual({
+    code: 1,
+    err: expect.stringMatching(/spec\.instances: .* \(set by --set instances\)\n$/),
+  });
+});
+
 test("an error is one line; with --verbose it has its stack", async () => {
   expect(await cli(["status"])).toEqual({
     out: "",

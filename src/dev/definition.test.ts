@@ -64,6 +64,14 @@ test("secrets come from the file, and from folders as a cluster mounts them", ()
   });
 });
 
+test("--set wins over the environment", () => {
+  const settings = [{ path: ["spec", "instances"], value: 4, from: "--set instances" }];
+  const env = { APEX_LLM_INSTANCES: "3" };
+  const none = { secretDirs: new Map(), volumes: new Map() };
+  const { plan } = define(pool("{backend: stub}"), { source: "pool.yaml", env, cwd: dir, settings, ...none });
+  expect(plan.variants[0]?.instances).toHaveLength(4);
+});
+
 test("the environment wins over the file", () => {
   const { plan } = read(pool("{backend: stub, instances: 2}"), { env: { APEX_LLM_INSTANCES: "3" } });
   expect(plan.variants[0]?.instances).toHaveLength(3);

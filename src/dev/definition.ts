@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Setting } from "../api/environment.ts";
 import type { LLMPool } from "../api/llmpool.ts";
 import { loadPool } from "../api/load.ts";
 import { ManifestError } from "../api/problem.ts";
@@ -22,6 +23,8 @@ export interface Definition {
 export interface DefinitionOptions {
   /** How messages call the text. */
   source: string;
+  /** Of `--set`. They win over the environment. */
+  settings?: readonly Setting[];
   env: Readonly<Record<string, string | undefined>>;
   cwd: string;
   /** Folders of `--secret NAME=DIR`: one file a key, as a cluster mounts them. They win over the text. */
@@ -31,8 +34,9 @@ export interface DefinitionOptions {
 }
 
 /** Throws one ManifestError that lists everything that is wrong, for this machine too. */
-export function define(text: string, { source, env, cwd, secretDirs, volumes }: DefinitionOptions): Definition {
-  const { pool, secrets: documents, notes } = loadPool(text, { source, env, cwd });
+export function define(text: string, options: DefinitionOptions): Definition {
+  const { source, settings = [], env, cwd, secretDirs, volumes } = options;
+  const { pool, secrets: documents, notes } = loadPool(text, { source, flags: settings, env, cwd });
   const plan = planPool(pool);
   const secrets: LocalSecrets = {};
   for (const [name, keys] of documents) {

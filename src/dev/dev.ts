@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join, relative } from "node:path";
+import type { Setting } from "../api/environment.ts";
 import type { CliIo } from "../cli/io.ts";
 import type { Clock } from "../lib/clock.ts";
 import { availableCpus } from "../lib/cpus.ts";
@@ -35,6 +36,8 @@ export interface DevOptions {
   stateDir: string;
   secretDirs: ReadonlyMap<string, string>;
   volumes: ReadonlyMap<string, string>;
+  /** Of `--set`; they hold for edits too. */
+  settings?: readonly Setting[];
 }
 
 /** Runs a pool on this machine until `io.signal`, then drains it. Nothing is left but its state directory. */

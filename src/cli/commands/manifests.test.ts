@@ -124,6 +124,20 @@ describe("render", () => {
     expect(err).toBe("APEX_LLM_MODEL_ID is left out: backend stub does not load it\n");
   });
 
+  test("--set wins over the environment and the file, and its problems name it", async () => {
+    const stub = ["-f", "stub.yaml", "--set"];
+    const env = { APEX_LLM_INSTANCES: "2" };
+    const { out } = await run(["render", ...stub, "instances=5", "--set", "instances=1", "-o", "json"], { env });
+    expect(JSON.parse(out).variants[0].instances).toHaveLength(1);
+    expect((await run(["render", ...stub, "instances=1", "--objects"])).out).toMatch(/^ {2}replicas: 1$/m);
+    for (const command of ["render", "validate"]) {
+      const { err, code } = await run([command, ...stub, "instances=few", "--set", "roles=[{nam: a}]"]);
+      expect(code).toBe(1);
+      expect(err).toMatch(/spec\.instances: .* \(set by --set instances\)/);
+      expect(err).toMatch(/spec\.roles\[0\].* \(set by --set roles\)/);
+    }
+  });
+
   test("asks which pool when there are several", async () => {
     const cwd = await file(`${pool("a", "{ backend: stub }")}---\n${pool("b", "{ backend: stub }")}`);
     const unclear = await run(["render", "-f", "pool.yaml"], { cwd });

@@ -1,8 +1,10 @@
 import type { Command } from "commander";
+import type { Setting } from "../../api/environment.ts";
 import { loadPool } from "../../api/load.ts";
 import { planPool } from "../../core/plan/plan.ts";
 import { messageOf } from "../../lib/errors.ts";
 import { readText } from "../../lib/read-text.ts";
+import { settings } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 import { format, type Output, outputFormat } from "../output.ts";
 import { packageVersion } from "../version.ts";
@@ -15,6 +17,7 @@ interface RenderFlags {
   name?: string;
   output: Output;
   objects?: boolean;
+  set: readonly Setting[];
 }
 
 /** `llmpool render`: the plan that `llmpool dev` would execute for this file and environment, or the objects that the operator would apply. */
@@ -23,14 +26,16 @@ export function registerRender(program: Command, io: CliIo): void {
     .command("render")
     .description("print the plan of a pool, or with --objects what the operator would apply")
     .requiredOption("-f, --file <file>", "the LLMPool; may hold Secrets too")
+    .addOption(settings())
     .option("--name <name>", "which pool, when the file holds several")
     .option("-o, --output <format>", "yaml or json", outputFormat, "yaml")
     .option("--objects", "print the objects that the operator would apply, in place of the plan")
-    .action(async ({ file, name, output, objects = false }: RenderFlags) => {
+    .action(async ({ file, name, output, objects = false, set }: RenderFlags) => {
       try {
         const text = await readText(io.cwd, file);
         const { pool, notes } = loadPool(text, {
           source: file,
+          flags: set,
           ...(name !== undefined && { name }),
           // The environment counts on this machine alone.
           ...(objects ? {} : { env: io.env }),

@@ -2,15 +2,18 @@ import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { readDocuments } from "../../api/documents.ts";
+import type { Setting } from "../../api/environment.ts";
+import { validateWith } from "../../api/load.ts";
 import { describe, ManifestError, type Problem } from "../../api/problem.ts";
-import { validatePool } from "../../api/validate.ts";
 import { whyUnread } from "../../lib/read-text.ts";
+import { settings } from "../flags.ts";
 import type { CliIo } from "../io.ts";
 import { format, type Output, outputFormat } from "../output.ts";
 
 interface ValidateFlags {
   file: string[];
   output?: Output;
+  set: readonly Setting[];
 }
 
 /** What was found in one file, or of one pool in it. */
@@ -27,22 +30,23 @@ export function registerValidate(program: Command, io: CliIo): void {
     .command("validate")
     .description("check LLMPool files as a cluster would: every problem, with its field and cure")
     .requiredOption("-f, --file <file...>", "files with LLMPools")
+    .addOption(settings())
     .option("-o, --output <format>", "yaml or json, for programs", outputFormat)
-    .action(async ({ file: files, output }: ValidateFlags) => {
-      const findings = (await Promise.all(files.map((file) => check(file, io.cwd)))).flat();
+    .action(async ({ file: files, output, set }: ValidateFlags) => {
+      const findings = (await Promise.all(files.map((file) => check(file, io.cwd, set)))).flat();
       if (output !== undefined) io.stdout(format(findings, output));
       else for (const finding of findings) print(finding, io);
       if (findings.some((finding) => !finding.valid)) io.setExitCode(1);
     });
 }
 
-async function check(file: string, cwd: string): Promise<Finding[]> {
+async function check(file: string, cwd: string, set: readonly Setting[]): Promise<Finding[]> {
   const bad = (problems: readonly Problem[]): Finding[] => [{ file, valid: false, problems }];
   try {
     const { pools } = readDocuments(await readFile(resolve(cwd, file), "utf8"), file);
     if (pools.length === 0) return bad([{ path: "", message: "there is no LLMPool in it" }]);
     return pools.map((manifest, index) => {
-      const result = validatePool(manifest);
+      const result = validateWith(manifest, set);
       const pool = (manifest.metadata as { name?: unknown } | undefined)?.name;
       return {
         file,
