@@ -4,7 +4,6 @@ import { readSecretDirs } from "../dev/follow-secrets.ts";
 import { findCluster } from "../kube/credentials.ts";
 import { systemClock } from "../lib/clock.ts";
 import { makeLogger } from "../lib/logger.ts";
-import { readText } from "../lib/read-text.ts";
 import { sleep } from "../lib/sleep.ts";
 import { ProbedEndpoints } from "../router/probed-endpoints.ts";
 import type { CliIo } from "./io.ts";
