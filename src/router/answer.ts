@@ -56,7 +56,7 @@ export class Answer {
 
   /** False: the caller is slower than the instance; wait for `onDrain`. */
   write(bytes: Buffer | string): boolean {
-    if (this.#ended) return true;
+    if (this.#ended || this.#res.destroyed) return true;
     return this.#res.write(bytes);
   }
 

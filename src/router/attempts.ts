@@ -314,12 +314,16 @@ function brokenError({ error, lost }: Extract<Outcome, { kind: "broken" }>, { bi
   return new LLMPoolError("session_lost", message, { cause: error, retryAfterSeconds: 1 });
 }
 
-/** An answer, or a refusal of this one request, shows a healthy instance; what was cut off shows nothing. */
+/** An answer shows a healthy instance, and so does an end that is this one request's own, such as its time; what was cut off shows nothing. */
 function tellBreaker({ attempt }: Seat, outcome: Outcome): void {
   if (outcome.kind === "aborted") attempt.abandoned();
-  else if (outcome.kind === "answered" || (outcome.kind === "refused" && ERRORS[outcome.error.code].status !== 502)) {
-    attempt.succeeded();
-  } else attempt.failed();
+  else if (outcome.kind === "answered" || isOfRequest(outcome)) attempt.succeeded();
+  else attempt.failed();
+}
+
+function isOfRequest(outcome: Outcome): boolean {
+  const isTold = outcome.kind === "refused" || (outcome.kind === "broken" && !outcome.lost);
+  return isTold && ERRORS[outcome.error.code].status !== 502;
 }
 
 /** What the instance is told beside the body. Durations only: no two machines' clocks agree. */

@@ -1,5 +1,7 @@
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
+import { poolPlan } from "../../test/support/pool.ts";
+import type { InstancePlan, RolePlan } from "../core/plan/types.ts";
 import { makeAuthenticate, requireRole, requireScope } from "./auth.ts";
 
 const sha256 = (key: string) => createHash("sha256").update(key).digest("hex");
@@ -31,9 +33,22 @@ test("scopes and roles are refused by name, and admin has every scope", () => {
   );
   const a = authenticate("bearer a");
   expect(() => requireScope(a, "inference")).toThrow(/"inference"/);
-  expect(() => requireRole(a, "coder")).toThrow(/planner/);
-  expect(() => requireRole(a, undefined)).toThrow(expect.objectContaining({ code: "forbidden" }));
-  requireRole(a, "planner");
+  const { roles, variants } = poolPlan({
+    instances: 2,
+    roles: [
+      { name: "planner", instance: 0 },
+      { name: "coder", instance: 1 },
+    ],
+  });
+  const [planner, coder] = roles as [RolePlan, RolePlan];
+  const [own, other] = (variants[0]?.instances ?? []) as [InstancePlan, InstancePlan];
+  expect(() => requireRole(a, { role: coder })).toThrow(/planner/);
+  expect(() => requireRole(a, {})).toThrow(expect.objectContaining({ code: "forbidden" }));
+  expect(() => requireRole(a, { role: planner, instance: other })).toThrow(
+    /may not use instance 1; role planner has 0$/,
+  );
+  requireRole(a, { role: planner });
+  requireRole(a, { role: planner, instance: own });
   requireScope(authenticate("Bearer b"), "inference");
 });
 

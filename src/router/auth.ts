@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { PoolPlan } from "../core/plan/types.ts";
 import { LLMPoolError } from "../lib/errors.ts";
+import type { Identity } from "./identify.ts";
 
 export const SCOPES = ["inference", "read", "admin"] as const;
 export type Scope = (typeof SCOPES)[number];
@@ -51,10 +52,17 @@ export function requireScope(caller: Caller, scope: Scope): void {
   throw new LLMPoolError("forbidden", `this API key lacks the scope "${scope}"`);
 }
 
-/** Throws `forbidden` unless the caller may use the role; a caller with a list of roles has to name one of them. */
-export function requireRole(caller: Caller, role: string | undefined): void {
-  if (!caller.roles || (role !== undefined && caller.roles.includes(role))) return;
-  throw new LLMPoolError("forbidden", `this API key may not use this role; it may use ${caller.roles.join(", ")}`);
+/**
+ * Throws `forbidden` unless the caller may use the role, and the instance where one is named; a caller with a list of roles has to name one of
+ * them, and gets no other's instance under its name.
+ */
+export function requireRole({ roles }: Caller, { role, instance }: Pick<Identity, "role" | "instance">): void {
+  if (!roles) return;
+  if (!role || !roles.includes(role.name))
+    throw new LLMPoolError("forbidden", `this API key may not use this role; it may use ${roles.join(", ")}`);
+  if (!instance || role.instances.includes(instance.id)) return;
+  const own = role.instances.join(", ");
+  throw new LLMPoolError("forbidden", `this API key may not use instance ${instance.id}; role ${role.name} has ${own}`);
 }
 
 function parseKeys(secretName: string, secret: Readonly<Record<string, Buffer>> | undefined): Map<string, Caller> {

@@ -77,7 +77,7 @@ export class Inference {
     const plan = this.#deps.plan();
     const parsed = parseRequest(call.route, await readBody(req, plan.router.maxBodyBytes));
     const identity = identify(plan, req.headers, parsed.checked, parsed.generate);
-    requireRole(caller, identity.role?.name);
+    requireRole(caller, identity);
     if (identity.role) {
       call.role = identity.role.name;
       call.answer.served.role = identity.role.name;

@@ -119,6 +119,7 @@ export class Relay implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
+    this.#writeHeld();
     if (this.#aborted) this.#settle({ kind: "aborted" });
     else if (this.#status === 0) {
       this.#settle({ kind: "unreachable", cause, sent: !(cause instanceof NoConnectionError) });
@@ -150,8 +151,7 @@ export class Relay implements Dispatcher.DispatchHandler {
           this.#failed = errorOf(200, frame.bytes.subarray("data: ".length));
           break;
         case "done":
-          if (this.#held) this.#answer.write(this.#answer.withServed(this.#held));
-          this.#held = undefined;
+          this.#writeHeld();
           this.#done = true;
           this.#answer.write(frame.bytes);
           break;
@@ -160,7 +160,14 @@ export class Relay implements Dispatcher.DispatchHandler {
     return keepsUp;
   }
 
+  /** It is the last one: what the headers could not say goes with it. */
+  #writeHeld(): void {
+    if (this.#held) this.#answer.write(this.#answer.withServed(this.#held));
+    this.#held = undefined;
+  }
+
   #endStream(): void {
+    this.#writeHeld();
     if (this.#done && this.#usage) {
       this.#answer.endStream();
       this.#settle({ kind: "answered", usage: this.#usage });

@@ -391,6 +391,33 @@ describe("faults", () => {
     expect(await broken.text()).toMatch(/data: \{"error":.*"code":"upstream_error".*\}\n\n$/);
   });
 
+  test("a stream that fails after its headers had to leave early has all that came before", async () => {
+    const { promise: go, resolve } = Promise.withResolvers<void>();
+    at(0).behave = async (_call, res) => {
+      await go;
+      startStream(res);
+      res.end(`${chunk("one ")}${chunk("two ")}data: {"error":{"code":"request_timeout","message":"x"}}\n\n`);
+    };
+    const waiting = rig.chat({ model: "planner", stream: true });
+    await eventually("it runs", () => at(0).received[0]);
+    rig.clock.advance(10_000);
+    const response = await waiting;
+    resolve();
+    expect(await response.text()).toMatch(/"one ".*\n\n.*"two ".*\n\n.*"code":"request_timeout".*\n\n$/);
+  });
+
+  test("calls whose own time is over say nothing against their instance, whoever notices first", async () => {
+    at(0).behave = (_call, res) => {
+      startStream(res);
+      res.end(`${chunk("hel")}data: {"error":{"code":"request_timeout","message":"x"}}\n\n`);
+    };
+    for (let i = 0; i < 6; i++) {
+      const response = await rig.chat({ model: "stub", stream: true });
+      expect(response.headers.get("x-llmpool-instance")).toBe("0");
+      await response.text();
+    }
+  });
+
   test("an instance that fails five times in a row gets no more until a probe of it succeeds", async () => {
     at(0).behave = (_call, res) =>
       at(0).received.length % 2 === 0 ? refuse(res, 502, "upstream_error") : refuse(res, 500, "internal_error");
