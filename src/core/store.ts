@@ -145,7 +145,7 @@ export interface Binding {
   key: string;
   /** As the caller wrote it. */
   id: string;
-  /** Role name, or `agent:<id>`, or `instance:<id>`. */
+  /** Role name, or `agent:<id>`, `instance:<id>` or `model:<name>`; "" where none was named. */
   role: string;
   instance: string;
   episodeId?: string;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { poolPlan } from "../../test/support/pool.ts";
-import { identify, sessionKey } from "./identify.ts";
+import { identify, ownerOf, sessionKey } from "./identify.ts";
 
 const plan = poolPlan({
   instances: 5,
@@ -141,4 +141,16 @@ test("takes what /v1/generate says at its top, headers first", () => {
 test("no choice of names makes two sessions one", () => {
   expect(sessionKey("a", "bc", "d")).not.toBe(sessionKey("ab", "c", "d"));
   expect(sessionKey("", "a", "bc")).not.toBe(sessionKey("", "ab", "c"));
+});
+
+test("a session of another model than the default variant's is another session", () => {
+  const two = poolPlan({
+    model: { uri: "file:///general.gguf" },
+    instances: 1,
+    variants: [{ name: "code", model: { uri: "file:///qwen.gguf" }, instances: 1 }],
+    backend: "llama-cpp",
+  });
+  const owner = (model: string) => ownerOf(identify(two, { "x-session-id": "s" }, { model }));
+  expect([owner("general"), owner("qwen")]).toEqual(["", "model:qwen"]);
+  expect(ownerOf(identify(two, { "x-session-id": "s" }, {}))).toBe("");
 });

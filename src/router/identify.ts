@@ -12,6 +12,8 @@ export interface Identity {
   instance?: InstancePlan;
   /** A served model's name; restricts placement to the variants that serve it. */
   model?: string;
+  /** It is not the one that the default variant serves. */
+  isOtherModel?: boolean;
   sessionId?: string;
   episodeId?: string;
   /** The header or field that named it: that of the session where its id did. */
@@ -112,12 +114,15 @@ export function sessionKey(tenant: string, role: string, id: string): string {
   return key;
 }
 
-/** The name under which a binding lists who owns it: the role, else the agent, else the instance. */
+/**
+ * The name under which a binding lists who owns it: the role, else the agent, else the instance, else the model. Without any of them it is the
+ * default variant's, which may be named or not.
+ */
 export function ownerOf(identity: Identity): string {
   if (identity.role) return identity.role.name;
   if (identity.agent !== undefined) return `agent:${identity.agent}`;
   if (identity.instance) return `instance:${identity.instance.id}`;
-  return "";
+  return identity.isOtherModel ? `model:${identity.model}` : "";
 }
 
 export function rolesOf(plan: PoolPlan): string {
@@ -189,6 +194,7 @@ function whoAsks(
     );
   }
   identity.model = model;
+  if (plan.variants.find(({ name }) => name === "default")?.modelName !== model) identity.isOtherModel = true;
 }
 
 /** A misspelt header would be a session without its cache, or a budget that is not kept. */

@@ -48,6 +48,7 @@ export interface Ask {
 /** The right to send a request to a ready instance, where it stands in the line of all routers. */
 export interface Seat {
   endpoint: Endpoint;
+  /** In all lines together, in milliseconds. */
   waitedMs: number;
   /** Tells the breaker how it went. */
   attempt: Attempt;
@@ -154,19 +155,23 @@ export class Seats {
     if (!place || place.downSince !== undefined) return this.#takeLater(ask);
     const ticket = this.#join(place, ask);
     if (!ticket.atOnce) return this.#takeLater(ask, ticket);
-    return this.#seat(place, ticket.atOnce, ask) ?? this.#takeLater(ask);
+    return this.#seat(place, ticket.atOnce, ask, 0) ?? this.#takeLater(ask);
   }
 
   /** `joined`: a place in the line of the instance that it asks for. */
   async #takeLater(ask: Ask, joined?: Ticket): Promise<Seat> {
+    const { clock } = this.#deps;
+    const began = clock.now();
     let id = ask.instance;
     let ticket = joined;
     for (;;) {
       const place = this.#places.get(id);
-      const slot = place ? await this.#wait(place, ask, ticket) : MOVE;
+      // Whoever comes from another line is as old as before.
+      const waitedMs = ask.waitedMs + clock.now() - began;
+      const slot = place ? await this.#wait(place, { ...ask, waitedMs }, ticket) : MOVE;
       ticket = undefined;
       if (place && slot !== MOVE) {
-        const seat = this.#seat(place, slot, ask);
+        const seat = this.#seat(place, slot, ask, clock.now() - began);
         if (seat) return seat;
         continue;
       }
@@ -283,7 +288,7 @@ export class Seats {
     return ticket;
   }
 
-  #seat(place: Place, slot: Slot, { flow }: Ask): Seat | undefined {
+  #seat(place: Place, slot: Slot, { flow }: Ask, waitedMs: number): Seat | undefined {
     const { endpoint } = place;
     // It went down between the grant and this line, or its breaker lets one probe through and this is the second request.
     if (!endpoint || !this.#isReady(place)) {
@@ -293,7 +298,7 @@ export class Seats {
     }
     const { id } = place.plan;
     this.visit(flow, id);
-    return new TakenSeat(place, slot, endpoint, this.#breakers.begin(endpoint.uid));
+    return new TakenSeat(place, slot, endpoint, waitedMs, this.#breakers.begin(endpoint.uid));
   }
 
   #elsewhere(id: string, place: Place | undefined, ask: Ask): Place {
@@ -375,11 +380,11 @@ class TakenSeat implements Seat {
   readonly #slot: Slot;
   #waits = false;
 
-  constructor(place: Place, slot: Slot, endpoint: Endpoint, attempt: Attempt) {
+  constructor(place: Place, slot: Slot, endpoint: Endpoint, waitedMs: number, attempt: Attempt) {
     this.#place = place;
     this.#slot = slot;
     this.endpoint = endpoint;
-    this.waitedMs = slot.waitedMs;
+    this.waitedMs = waitedMs;
     this.attempt = attempt;
   }
 

@@ -266,6 +266,9 @@ describe("faults", () => {
     expect(moved.status).toBe(200);
     expect(moved.headers.get("x-llmpool-rebound")).toBe("true");
     expect(moved.headers.get("x-llmpool-instance")).toBe("1");
+    // It is as old there as it was.
+    expect(moved.headers.get("x-llmpool-queue-ms")).toBe("30000");
+    expect(at(1).received[0]?.headers["x-llmpool-waited-ms"]).toBe("30000");
     const next = await rig.chat({ model: "planner" }, { "x-session-id": "s" });
     expect(next.headers.get("x-llmpool-instance")).toBe("1");
     expect(next.headers.get("x-llmpool-rebound")).toBeNull();
