@@ -137,7 +137,10 @@ async function serve(options: DevOptions, io: CliIo, clock: Clock, view: View): 
   stopWatching();
   const graceSeconds = pool.drainSeconds;
   view.line(`draining: open requests have ${graceSeconds} s to finish; Ctrl-C again ends them now`);
-  const hurry = () => void supervisor.close(0);
+  const hurry = () => {
+    void router.close(0);
+    void supervisor.close(0);
+  };
   io.hurry?.addEventListener("abort", hurry, { once: true });
   if (io.hurry?.aborted) hurry();
   // The router first: while it finishes its calls, the instances behind them stay.

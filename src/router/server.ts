@@ -53,7 +53,7 @@ export interface Router extends AsyncDisposable {
   leave(): void;
   /**
    * Not ready at once, no new work; open calls may end within `graceMs`, then they are cut off, and every reservation that can be
-   * settled is. Idempotent.
+   * settled is. Idempotent; without a grace it also ends that of a call before.
    */
   close(graceMs?: number): Promise<void>;
 }
@@ -226,7 +226,7 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     });
   }
 
-  async function close(graceMs = 0): Promise<void> {
+  async function close(graceMs: number): Promise<void> {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     server.closeIdleConnections();
     watch.leave();
@@ -260,8 +260,9 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     leave() {
       leaving = true;
     },
-    close: (graceMs) => {
+    close: (graceMs = 0) => {
       leaving = true;
+      if (closing !== undefined && graceMs === 0) server.closeAllConnections();
       closing ??= close(graceMs);
       return closing;
     },

@@ -163,7 +163,7 @@ test("a bad edit is told with its cure and changes nothing; a good one after it 
   await pool.ready(2);
   const before = await pool.pids();
   pool.edit(TWO.replace("instance: 1", "instance: 7"));
-  await pool.says(/edit refused.*spec\.roles: .* is not below/s);
+  await pool.says(/edit refused.*spec\.roles\[\d\]\.instance: .* is not below/s);
   pool.edit(TWO, "other");
   await pool.says("metadata.name");
   pool.edit(TWO.replace("roles", "warmup: x, roles"));

@@ -676,6 +676,20 @@ test("a router that closes tells of its episodes until its calls have ended, and
   await closed;
 });
 
+test("a second close without a grace waits for no call", async () => {
+  rig = await startRig({ rebindAfterSeconds: 30 }, 1);
+  at(0).behave = () => {};
+  const running = rig.chat({}, { "x-episode-id": "e1" });
+  await eventually("it runs", () => at(0).received[0]);
+  rig.source.set([at(0).endpoint({ state: "Failed" })]);
+  const waiting = rig.chat({});
+  await eventually("it waits", () => rig.router.instances()[0]?.queued === 1);
+  const cut = Promise.allSettled([running, waiting]);
+  const first = rig.router.close(60_000);
+  await Promise.all([rig.router.close(), first]);
+  expect((await cut).map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+});
+
 test("a router that closes lets calls end within the grace, and settles them", async () => {
   rig = await startRig({}, 1);
   const { promise: go, resolve } = Promise.withResolvers<void>();
