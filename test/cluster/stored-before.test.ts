@@ -41,7 +41,10 @@ type Kind = { spec: { versions: { schema: { openAPIV3Schema: { properties: { spe
 const CHANGES: Record<string, { spec: object; wrong?: RegExp }> = {
   same: { spec: {} },
   "old-field": { spec: { oldKnob: 3, router: { oldSwitch: { deep: true } } } },
-  "old-rule": { spec: { roles: [{ name: "a", instance: 7 }] }, wrong: /spec\.roles: roles\[\]\.instance is not below/ },
+  "old-rule": {
+    spec: { roles: [{ name: "a", instance: 7 }] },
+    wrong: /spec\.roles\[0\]\.instance: role a: instance 7 is not below/,
+  },
   "old-bound": { spec: { contextTokens: -5 }, wrong: /spec\.contextTokens: / },
   "old-choice": { spec: { backend: "gpt-sim" }, wrong: /spec\.backend: / },
 };
