@@ -316,12 +316,9 @@ describe("stream", () => {
 describe("without any I/O denies a request of an episode", () => {
   const asks = (web: FakeWeb) => web.seen.filter(({ path }) => path === "/v1/generate" || path === CHAT).length;
 
-  test.each([
-    { name: "whose id answered episode_ended", learn: { "/v1/generate": refuse("episode_ended", 409) } },
-    { name: "whose deadline passed in a request", learn: { "/v1/generate": refuse("episode_deadline_exceeded", 504) } },
-  ])("$name", async ({ learn }) => {
+  test("whose id answered episode_ended", async () => {
     const { web, client } = await pool();
-    for (const [path, reply] of Object.entries(learn)) web.on(path, reply);
+    web.on("/v1/generate", refuse("episode_ended", 409));
     await failure(client.generate("planner", "x", { episodeId: "ep1" }));
     expect(await failure(client.generate("coder", "x", { episodeId: "ep1" }))).toMatchObject({
       code: "episode_ended",
@@ -331,6 +328,18 @@ describe("without any I/O denies a request of an episode", () => {
       local: true,
     });
     expect(asks(web)).toBe(1);
+  });
+
+  test("and not one that goes on: a request may have come too late alone, and what the router says last counts", async () => {
+    const { web, client } = await pool();
+    const refusals = [refuse("episode_deadline_exceeded", 504), refuse("episode_ended", 409)];
+    web.on("/v1/generate", ...refusals, json(answer));
+    web.on("/v1/episodes/ep1", json(episode()));
+    for (let i = 0; i < 2; i++)
+      expect(await failure(client.generate("planner", "x", { episodeId: "ep1" }))).toMatchObject({ local: false });
+    await client.episodes.get("ep1");
+    await client.generate("planner", "x", { episodeId: "ep1" });
+    expect(asks(web)).toBe(3);
   });
 
   test("that it finished, until the id is started anew", async () => {
@@ -406,6 +415,7 @@ describe("episodes", () => {
   test("tell their events to the end, going on after each break behind the last one seen", async () => {
     const { web, client } = await pool();
     const ended = event(4, "ended", { reason: "finished" });
+    web.on("/v1/episodes/ep1", json(episode()));
     web.on(
       EVENTS,
       sse(event(1, "started"), event(2, "progress"), beat),
@@ -422,7 +432,8 @@ describe("episodes", () => {
       "episode_heartbeat",
       "ended",
     ]);
-    expect(web.seen.map(({ headers }) => headers["last-event-id"])).toEqual([undefined, "2", "2", "2"]);
+    const streams = web.seen.filter(({ path }) => path === EVENTS);
+    expect(streams.map(({ headers }) => headers["last-event-id"])).toEqual([undefined, "2", "2", "2"]);
     expect(await failure(client.generate("planner", "x", { episodeId: "ep1" }))).toMatchObject({ local: true });
   });
 
@@ -432,6 +443,14 @@ describe("episodes", () => {
     const done = collect(client.episodes.events("ep1", { lastEventId: 7 }));
     expect(await failure(done)).toMatchObject({ code: "not_found" });
     expect(web.seen.map(({ headers }) => headers["last-event-id"])).toEqual(["7"]);
+  });
+
+  test("events after the last one of an episode that has ended are none", async () => {
+    const { web, client, waits } = await pool();
+    web.on(EVENTS, sse());
+    web.on("/v1/episodes/ep1", json(episode({ state: "ended", end_reason: "finished" })));
+    expect(await collect(client.episodes.events("ep1", { lastEventId: 4 }))).toEqual([]);
+    expect(waits).toEqual([]);
   });
 
   test("events give up on a router that does not come back", async () => {

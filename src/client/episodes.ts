@@ -72,12 +72,14 @@ export class Episodes {
   async *events(id: string, options: Options & { lastEventId?: number } = {}): AsyncGenerator<EpisodeEventObject> {
     let last = options.lastEventId;
     for (let failures = 0; ; failures++) {
+      let isSilent = true;
       try {
         const headers: Record<string, string> = last === undefined ? {} : { "last-event-id": String(last) };
         const response = await this.#http.open(`${path(id)}/events`, { headers, signal: options.signal });
         for await (const item of readSse(bodyOf(response))) {
           if (item.kind === "comment") continue;
           failures = 0;
+          isSilent = false;
           // The id of an event that has none of its own is the one before: not a new place in the order.
           if (item.event !== "heartbeat" && item.id !== undefined) last = Number(item.id);
           const event = JSON.parse(item.data) as EpisodeEventObject;
@@ -85,6 +87,8 @@ export class Episodes {
           yield event;
           if (item.event === "ended") return;
         }
+        // Its last event was told before.
+        if (isSilent && (await this.get(id, options)).state === "ended") return;
       } catch (error) {
         options.signal?.throwIfAborted();
         const fatal = error instanceof LLMPoolClientError && error.code !== "connection_error" && !error.retryable;

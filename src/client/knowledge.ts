@@ -2,7 +2,7 @@ import type { EpisodeObject } from "../api/http.ts";
 import { LLMPoolClientError } from "./errors.ts";
 
 interface Known {
-  ended?: string;
+  ended?: string | undefined;
   budget: number | null;
   /** Tokens that the router last said were used. */
   said: number;
@@ -39,7 +39,7 @@ export class Knowledge {
     const known = this.#of(episode.id);
     known.budget = episode.budget_tokens;
     known.said = Math.max(known.said, episode.tokens_used);
-    if (episode.state === "ended") known.ended = episode.end_reason ?? "ended";
+    known.ended = episode.state === "ended" ? (episode.end_reason ?? "ended") : undefined;
   }
 
   /** An answer of the episode used this many tokens. */
@@ -54,8 +54,8 @@ export class Knowledge {
   /** A call of the episode failed. */
   failed(episodeId: string | undefined, error: unknown): void {
     if (episodeId === undefined || !(error instanceof LLMPoolClientError) || error.local) return;
+    // `episode_deadline_exceeded` may be this one request's: its first token would have come too late.
     if (error.code === "episode_ended") this.ended(episodeId, "the router said so");
-    if (error.code === "episode_deadline_exceeded") this.ended(episodeId, "its deadline passed");
   }
 
   /** The id begins anew: an ended one is free again after the pool's `retainSeconds`. */

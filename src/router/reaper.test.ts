@@ -59,12 +59,13 @@ async function start(): Promise<Reaper> {
 
 test("what an instance never saw costs nothing, if it was there all the time; by the store's clock, whatever this one shows", async () => {
   clock.stepWall(-3_600_000);
-  abandoned = [left("younger", "0", 5_000), left("older", "0", 20_000)];
+  abandoned = [left("younger", "0", 5_000), left("older", "0", 20_000), left("future", "0", -1)];
   says.set("0", { unknownSinceMs: 10_000, boot: "b" });
   await start();
   expect([...spent]).toEqual([
     ["younger", 0],
     ["older", 100],
+    ["future", 100],
   ]);
 });
 

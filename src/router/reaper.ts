@@ -123,7 +123,8 @@ export class Reaper {
         const ageMs = clock.now() - since;
         if ("usage" in record) await settle(record.usage);
         else {
-          const isOlder = ageMs < record.unknownSinceMs && (isOurs || boot === undefined);
+          // A clock that was set back makes it younger than it is, or of the future: that proves nothing.
+          const isOlder = ageMs >= 0 && ageMs < record.unknownSinceMs && (isOurs || boot === undefined);
           const isTheSame = boot === record.boot || isOlder;
           if (isTheSame && ageMs < USAGE_KEPT_MS) await settle(null);
           else await this.#chargeAll(one);
