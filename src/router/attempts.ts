@@ -77,7 +77,10 @@ export class Attempts {
             seat.release();
             // It waited there to an end that is none any more: the episode was extended meanwhile.
             if (outcome.error.code === "episode_deadline_exceeded" && limitOf(call).deadline > limit) continue;
-            const again = outcome.error.code === "instance_unavailable" && this.#mayRetry(call, tries++);
+            const isAway = outcome.error.code === "instance_unavailable";
+            // It ends, and the next look at it says so: until then whoever comes waits, and is not refused.
+            if (isAway) seats.suspect(seat.endpoint);
+            const again = isAway && this.#mayRetry(call, tries++);
             if (again && isFree(outcome.usage)) continue;
             if (outcome.usage === undefined) {
               settled = true;

@@ -197,12 +197,19 @@ describe("faults", () => {
     rig = await startRig({ instances: 2, roles: [{ name: "planner", instance: 0 }], rebindAfterSeconds: 30 });
   });
 
-  test("a draining instance is tried again before the first token, and the answer comes", async () => {
+  const waiting = (calls: number) => eventually(`${calls} wait`, async () => (await instance("0")).queued === calls);
+
+  test("an instance that has begun to drain refuses one call: that one and the next wait for it, and are answered", async () => {
     at(0).behave = (call, res) =>
       at(0).received.length < 2 ? refuse(res, 503, "instance_unavailable") : answerHello(call, res);
-    const response = await rig.chat({ model: "planner" });
-    expect(response.status).toBe(200);
-    expect(at(0).received).toHaveLength(2);
+    const first = rig.chat({ model: "planner" });
+    await waiting(1);
+    const second = rig.chat({ model: "planner" });
+    await waiting(2);
+    expect(at(0).received).toHaveLength(1);
+    rig.clock.advance(1_000);
+    expect([(await first).status, (await second).status]).toEqual([200, 200]);
+    expect(at(0).received).toHaveLength(3);
   });
 
   test("a fifth of the live calls may be in a retry at once: of 40 that are refused together 8 are tried again", async () => {
@@ -219,7 +226,10 @@ describe("faults", () => {
     const answers = Array.from({ length: 40 }, async () => {
       statuses.push((await rig.chat({ model: "planner" })).status);
     });
-    await eventually("each is given up or tried again", () => statuses.length + at(0).received.length === 80);
+    await eventually("most are given up", () => statuses.length === 32);
+    await waiting(8);
+    rig.clock.advance(1_000);
+    await eventually("the others are tried again", () => at(0).received.length === 48);
     expect(statuses).toEqual(Array(32).fill(503));
     const series = await (await fetch(`${rig.router.url}/metrics`)).text();
     expect(series).toMatch(/^llmpool_retries_total 8$/m);
@@ -230,7 +240,10 @@ describe("faults", () => {
     // All are over: the next one may be tried again.
     at(0).behave = (call, res) =>
       at(0).received.length === 49 ? refuse(res, 503, "instance_unavailable") : answerHello(call, res);
-    expect((await rig.chat({ model: "planner" })).status).toBe(200);
+    const last = rig.chat({ model: "planner" });
+    await waiting(1);
+    rig.clock.advance(1_000);
+    expect((await last).status).toBe(200);
   });
 
   test("a stream that breaks off ends in one error without [DONE], and nothing is tried again", async () => {

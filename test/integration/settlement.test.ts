@@ -127,7 +127,10 @@ test("an attempt that was refused after it had computed something is charged, an
       JSON.stringify({ error: { message: "draining", type: "server_error", code: "instance_unavailable" }, usage }),
     );
   });
-  expect((await ask()).status).toBe(200);
+  const answer = ask();
+  await eventually("it waits for it", () => rig.router.instances().some(({ queued }) => queued === 1));
+  rig.clock.advance(1_000);
+  expect((await answer).status).toBe(200);
   expect(await settled()).toEqual({ used: 8 + 10, reserved: 0 });
 });
 
