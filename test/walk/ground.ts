@@ -176,7 +176,10 @@ function isAtRest(pool: Pool): boolean {
 
 const readyOf = (pool: Pool) => conditionOf(pool, "Ready")?.status;
 
-/** What cannot be placed or made stops a rollout at its first pod; what Kubernetes refuses stays what it was. */
+/**
+ * What cannot be placed or made stops a rollout at its first pod, and the others keep the entries that they were made for; what Kubernetes refuses
+ * stays what it was.
+ */
 function depthOf(state: EndState): Depth {
   const pool = state[`${KIND}/${NAME}`] as Pool;
   if (conditionOf(pool, "Ready")?.reason === "ApplyFailed") return "no workloads";
@@ -191,7 +194,7 @@ function seen(state: EndState, depth: Depth, other: EndState = state): EndState 
     Object.entries(state).filter(([name]) => {
       if (name.startsWith("PersistentVolumeClaim/") && !(name in other)) return false;
       if (depth === "all") return true;
-      return depth === "objects" ? !/^(Pod|LLMPool)[/]/.test(name) : !WORKLOADS.test(name);
+      return depth === "objects" ? !/^(Pod|LLMPool|ConfigMap)[/]/.test(name) : !WORKLOADS.test(name);
     }),
   );
 }
