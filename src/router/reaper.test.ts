@@ -82,6 +82,34 @@ test("only the process that a reservation was for can say that it never saw it, 
   ]);
 });
 
+test("an age that a clock which was set back made proves nothing, also when it has grown again", async () => {
+  abandoned = [left("a", "0", -55_000), left("b", "1", -500)];
+  says.set("0", { unknownSinceMs: 10_000, boot: "b" });
+  says.set("1", "running");
+  await start();
+  expect([...spent]).toEqual([["a", 100]]);
+  // Then its instance began anew.
+  abandoned = [left("b", "1", 500)];
+  says.set("1", { unknownSinceMs: 900, boot: "c" });
+  clock.advance(1_000);
+  await turns();
+  expect(spent.get("b")).toBe(100);
+});
+
+test("without an age, the process it was for is believed as long as it has forgotten nothing", async () => {
+  abandoned = [
+    { ...left("young", "0", -1), boot: "b" },
+    { ...left("old", "1", -1), boot: "c" },
+  ];
+  says.set("0", { unknownSinceMs: 599_000, boot: "b" });
+  says.set("1", { unknownSinceMs: 600_000, boot: "c" });
+  await start();
+  expect([...spent]).toEqual([
+    ["young", 0],
+    ["old", 100],
+  ]);
+});
+
 test("what this router sent itself is proved by the process it was sent to, however slowly that answers, and by one that is older", async () => {
   const reaper = await start();
   const ours = (requestId: string, boot: string, ageMs: number) =>

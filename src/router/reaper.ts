@@ -34,6 +34,8 @@ export interface Unproved {
   tokens: number;
   /** On the clock's scale, in milliseconds: not later than the instant when it may have reached the instance. */
   since: number;
+  /** `since` is only when this router first saw it: the clock of its admission was set back, and nobody knows its age. */
+  isAgeless?: boolean;
   /** The instance had told that it waits for a slot, and not that it begins: when nobody can say more, it cost nothing. */
   waited?: boolean;
   settle: (usage: Usage | null) => Promise<void>;
@@ -48,7 +50,8 @@ export class Reaper {
   readonly #deps: ReaperDeps;
   /** Of this router, by request: those that could not be proved at once. */
   readonly #cutOff = new Map<string, Unproved>();
-  #known = new Set<string>();
+  /** Of routers that are gone, by request, as first seen: a clock that was set back is not right again when enough time has passed. */
+  #known = new Map<string, Pick<Unproved, "since" | "isAgeless">>();
   #cancel: () => void = () => {};
   #closed = false;
 
@@ -84,10 +87,22 @@ export class Reaper {
   };
 
   async #abandoned(): Promise<Unproved[]> {
-    const { store, clock } = this.#deps;
+    const { store, clock, log } = this.#deps;
     const listedAt = clock.now();
-    return (await store.abandonedReservations()).map(({ requestId, instance, tokens, boot, ageMs }) => ({
-      ...{ requestId, instance, tokens, since: listedAt - ageMs },
+    const listed = await store.abandonedReservations();
+    const before = this.#known;
+    this.#known = new Map(
+      listed.map(({ requestId, ageMs }) => [
+        requestId,
+        before.get(requestId) ?? { since: listedAt - Math.max(0, ageMs), isAgeless: ageMs < 0 },
+      ]),
+    );
+    const fresh = listed.filter(({ requestId }) => !before.has(requestId));
+    if (fresh.length > 0) {
+      log.info("asking the instances about reservations that were left open", { count: fresh.length });
+    }
+    return listed.map(({ requestId, instance, tokens, boot }) => ({
+      ...{ requestId, instance, tokens, since: listedAt, ...this.#known.get(requestId) },
       ...(boot !== undefined && { boot }),
       settle: (usage) => store.settle(requestId, usage),
     }));
@@ -95,11 +110,6 @@ export class Reaper {
 
   /** One after another at each instance, so that one that does not answer holds up its own alone. */
   async #sweep(abandoned: Unproved[]): Promise<void> {
-    const fresh = abandoned.filter(({ requestId }) => !this.#known.has(requestId));
-    this.#known = new Set(abandoned.map(({ requestId }) => requestId));
-    if (fresh.length > 0) {
-      this.#deps.log.info("asking the instances about reservations that were left open", { count: fresh.length });
-    }
     const open = [...abandoned, ...this.#cutOff.values()];
     await Promise.all([...Map.groupBy(open, ({ instance }) => instance).values()].map((some) => this.#reap(some)));
   }
@@ -114,7 +124,7 @@ export class Reaper {
   /** False: ask again later. */
   async #isSettled(one: Unproved, waitSeconds: number): Promise<boolean> {
     const { source, upstreams, clock, log } = this.#deps;
-    const { requestId, instance, boot, isOurs = false, since, settle } = one;
+    const { requestId, instance, boot, isOurs = false, since, isAgeless = false, settle } = one;
     const endpoint = source.list().find(({ id, url }) => id === instance && url !== "");
     try {
       if (endpoint) {
@@ -123,10 +133,11 @@ export class Reaper {
         const ageMs = clock.now() - since;
         if ("usage" in record) await settle(record.usage);
         else {
-          // A clock that was set back makes it younger than it is, or of the future: that proves nothing.
-          const isOlder = ageMs >= 0 && ageMs < record.unknownSinceMs && (isOurs || boot === undefined);
+          const isOlder = ageMs < record.unknownSinceMs && !isAgeless && (isOurs || boot === undefined);
           const isTheSame = boot === record.boot || isOlder;
-          if (isTheSame && ageMs < USAGE_KEPT_MS) await settle(null);
+          // The process is at least as old as what it was sent.
+          const mostMs = isAgeless ? record.unknownSinceMs : ageMs;
+          if (isTheSame && mostMs < USAGE_KEPT_MS) await settle(null);
           else await this.#chargeAll(one);
         }
         return true;

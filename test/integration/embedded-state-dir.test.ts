@@ -31,8 +31,12 @@ function openError(home: EmbeddedHome, dir = home.dir): LLMPoolError {
   throw new Error("was opened");
 }
 
+/** No word of the process that a reservation is for. */
+const TO_FORMAT_3 = "ALTER TABLE reservations DROP COLUMN boot; PRAGMA user_version = 3;";
+
 /** A row for each event and entry, and no log of admissions. */
 const TO_FORMAT_2 = `
+  ${TO_FORMAT_3}
   CREATE TABLE old_events (
     episode INTEGER NOT NULL, slot INTEGER NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, at REAL NOT NULL, data TEXT NOT NULL,
     PRIMARY KEY (episode, slot)
@@ -175,8 +179,18 @@ describe("never begins anew silently", () => {
     await home.advance(COLLECT_MS);
     await store.settle(request.requestId, usage(1, 2));
     await home.advance(COLLECT_MS);
+    const open = ask({ claims: [KEY], boot: "b" });
+    await store.admit(open);
     const before = { events: await store.episodeEvents("t", "e", 0), audit: await store.audit("t", "e", 0) };
     await store.close();
+
+    const latest = new DatabaseSync(path("state.db"));
+    latest.exec(TO_FORMAT_3);
+    latest.close();
+    const first = await home.open();
+    const [left] = await first.openReservations();
+    expect([left?.requestId, left?.boot]).toEqual([open.requestId, undefined]);
+    await first.close();
 
     const now = new DatabaseSync(path("state.db"));
     now.exec(TO_FORMAT_2);

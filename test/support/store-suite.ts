@@ -590,6 +590,28 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
         );
       });
 
+      test("the process that a request is for is remembered as long as that is known, also after a restart", async () => {
+        const [stays, moves, strays] = [ask({ claims: [KEY] }), ask({ claims: [KEY] }), ask({ claims: [KEY] })];
+        for (const request of [stays, moves, strays]) await admit({ ...request, boot: "a" });
+        await store.rebind(moves.requestId, { instance: "1", boot: "b" });
+        await store.rebind(strays.requestId, { instance: "1" });
+        await admit(ask({ session: session("s", "2") }));
+        // It was sent for the session's home, of which this router had not heard.
+        const led = ask({ claims: [KEY], session: session("s", "0"), boot: "a" });
+        await admit(led);
+        const known = async () =>
+          new Map((await store.openReservations()).map((r) => [r.requestId, [r.instance, r.boot]]));
+        const want = new Map([
+          [stays.requestId, ["0", "a"]],
+          [moves.requestId, ["1", "b"]],
+          [strays.requestId, ["1", undefined]],
+          [led.requestId, ["2", undefined]],
+        ]);
+        expect(await known()).toEqual(want);
+        await reopen();
+        expect(await known()).toEqual(want);
+      });
+
       test("is forgotten when it was not used for its time, counted from its last use", async () => {
         await admit(ask({ session: session("s") }));
         await admit(ask({ session: session("r") }));

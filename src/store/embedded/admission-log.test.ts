@@ -6,7 +6,7 @@ import { tempDir } from "../../../test/support/temp-dir.ts";
 import { ADMISSION_LOG, AdmissionLog, absorb } from "./admission-log.ts";
 import { openEphemeralDatabase } from "./database.ts";
 
-const rowOf = (row: number, id = `r${row}`) => [row, id, "t", "0", 7, "1:0", null, 0.5, null];
+const rowOf = (row: number, id = `r${row}`) => [row, id, "t", "0", 7, "1:0", null, 0.5, null, "b"];
 
 async function setup() {
   const dir = await tempDir();
@@ -41,6 +41,12 @@ test("what was appended since the tables were written is found; what was before 
   expect(recover()).toEqual([]);
   log.append([rowOf(4)]);
   expect(recover()).toEqual(["r4"]);
+});
+
+test("a line of a format that knew of no processes is found, too", async () => {
+  const { log, recover } = await setup();
+  log.append([rowOf(1).slice(0, -1), rowOf(2).slice(0, -1)]);
+  expect(recover()).toEqual(["r1", "r2"]);
 });
 
 test("whatever is appended, and whenever the tables are written, nothing is lost or found twice, and the file does not grow with time", async () => {

@@ -8,7 +8,7 @@ import { Insert } from "./insert.ts";
 export const ADMISSION_LOG = "admissions.log";
 
 /** Of the table `reservations`. */
-const COLUMNS = 9;
+const COLUMNS = 10;
 
 /** Rows of it that were made in one turn. */
 type Rows = readonly (readonly SQLInputValue[])[];
@@ -72,7 +72,8 @@ export function absorb(db: DatabaseSync, dir: string): number {
   for (const line of lines) {
     const found = rowsOf(line, epoch);
     if (!found) break;
-    for (const row of found) reservations.add(...row);
+    // A log of format 3 lacks the last column.
+    for (const row of found) reservations.add(...row, ...Array(COLUMNS - row.length).fill(null));
   }
   db.exec("BEGIN IMMEDIATE");
   try {

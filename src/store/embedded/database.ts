@@ -8,7 +8,7 @@ import { isBusy, isDamaged } from "./sqlite-error.ts";
 /** "LLMP": says whose file it is. */
 const APPLICATION_ID = 0x4c4c4d50;
 /** Raised when the tables change; older files are brought up to it here, newer ones refused. */
-const SCHEMA_VERSION = 3;
+const SCHEMA_VERSION = 4;
 
 /**
  * What came with format 2: the episodes' journals. Rows are only added at the end, so that a transaction writes one page of it, whatever
@@ -43,8 +43,13 @@ const ROWS_OF_MANY = `
   CREATE TABLE admission_log (epoch INTEGER NOT NULL) STRICT;
   INSERT INTO admission_log VALUES (0);
 `;
+
+/** What came with format 4: which process of its instance a reservation is for. Its age does not say that: the wall clock may be set back. */
+const PROCESS = `
+  ALTER TABLE reservations ADD COLUMN boot TEXT;
+`;
 /** What brings a database of format 1, 2, … up to the next one. */
-const STEPS = [AUDIT, ROWS_OF_MANY];
+const STEPS = [AUDIT, ROWS_OF_MANY, PROCESS];
 
 /**
  * Instants of an episode (`started` to `ended`) are on the scale of the process that wrote them, where `saved` was the moment of writing;

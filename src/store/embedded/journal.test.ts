@@ -23,6 +23,7 @@ function reservation(row: number, tokens = 1): ReservationRecord {
       requestId: `r${row}`,
       tenant: "t",
       instance: "0",
+      boot: undefined,
       tokens,
       charges: [],
       episode: undefined,

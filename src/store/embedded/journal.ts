@@ -52,7 +52,7 @@ export class Journal {
     this.#bootRow = bootRow(db, this.#moment.bootId);
     this.episodes = new Table(db, "episodes", 18, (record) => this.#episodeValues(record));
     this.buckets = new Table(db, "buckets", 7, bucketValues);
-    this.reservations = new Table(db, "reservations", 8, reservationValues);
+    this.reservations = new Table(db, "reservations", 9, reservationValues);
     this.bindings = new Table(db, "bindings", 7, bindingValues);
     this.#tables = [this.episodes, this.buckets, this.reservations, this.bindings];
     this.audit = new AuditLog(db);
@@ -174,9 +174,10 @@ function bucketValues({ scope, tenant, id, episodeRow, windowSeconds, window, sp
 }
 
 function reservationValues(record: ReservationRecord): SQLInputValue[] {
-  const { requestId, tenant, instance, tokens, charges, episode, at, note } = record;
+  const { requestId, tenant, instance, tokens, charges, episode, at, boot } = record;
+  const note = record.note ? JSON.stringify(record.note) : null;
   const encoded = charges.map(({ bucket, window }) => `${bucket.row}:${window}`).join();
-  return [requestId, tenant, instance, tokens, encoded, episode?.row ?? null, at, note ? JSON.stringify(note) : null];
+  return [requestId, tenant, instance, tokens, encoded, episode?.row ?? null, at, note, boot ?? null];
 }
 
 function bindingValues(record: BindingRecord): SQLInputValue[] {

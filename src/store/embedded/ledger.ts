@@ -11,7 +11,7 @@ import {
 } from "../../core/budget.ts";
 import type { BudgetClaim, BudgetView } from "../../core/store.ts";
 import type { Journal } from "./journal.ts";
-import { type BucketRecord, type EpisodeRecord, newRow, type ReservationRecord } from "./records.ts";
+import { type BucketRecord, type EpisodeRecord, newRow, type ReservationRecord, type Row } from "./records.ts";
 
 export interface BucketLimit extends Limit<BucketRecord> {}
 
@@ -87,9 +87,9 @@ export class Ledger {
   /** Notes down what `reserve` has just reserved in `limits`. */
   hold(
     limits: readonly BucketLimit[],
-    request: Pick<ReservationRecord, "requestId" | "tenant" | "instance" | "tokens" | "episode" | "at" | "note">,
+    request: Omit<ReservationRecord, keyof Row | "charges" | "recovered">,
   ): ReservationRecord {
-    const { requestId, tenant, instance, tokens, episode, at, note } = request;
+    const { requestId, tenant, instance, boot, tokens, episode, at, note } = request;
     const reservation: ReservationRecord = {
       row: this.#nextReservation++,
       gone: false,
@@ -98,6 +98,7 @@ export class Ledger {
       requestId,
       tenant,
       instance,
+      boot,
       tokens,
       charges: chargesOf(limits),
       episode,

@@ -48,6 +48,7 @@ export function load(db: DatabaseSync, now: Moment): Loaded {
       ...storedRow(c),
       ...{ requestId: str(c.request_id), tenant: str(c.tenant), instance: str(c.instance), tokens: num(c.tokens) },
       ...{ charges, episode: episodes.get(num(c.episode)), at: num(c.at), recovered: true },
+      boot: c.boot === null ? undefined : str(c.boot),
       note: c.note === null ? undefined : (JSON.parse(str(c.note)) as AdmitNote),
     };
   });

@@ -51,6 +51,8 @@ export interface ReservationRecord extends Row {
   readonly requestId: string;
   readonly tenant: string;
   instance: string;
+  /** Which process of it, where that is known. */
+  boot: string | undefined;
   readonly tokens: number;
   readonly charges: readonly Charge<BucketRecord>[];
   readonly episode: EpisodeRecord | undefined;

@@ -100,11 +100,13 @@ export class EmbeddedStore implements StateStore {
 
     const { tokens } = reserved;
     const instance = session ? bindings.homeOf(session) : request.instance;
+    // The session may live elsewhere than the router thought: which process that is it has not said.
+    const boot = instance === request.instance ? request.boot : undefined;
     const of: Pick<AdmitNote, "role" | "session"> = {};
     if (role !== undefined) of.role = role;
     if (session) of.session = session.id;
     const note = episode && { seq: 0, at: wall, instance, ...of };
-    const hold = { requestId, tenant, instance, tokens, episode, at: wall, note };
+    const hold = { requestId, tenant, instance, boot, tokens, episode, at: wall, note };
     const reservation = limits.length > 0 ? ledger.hold(limits, hold) : undefined;
     let added: { undo: () => void } | undefined;
     if (episode && note) {
@@ -273,9 +275,10 @@ export class EmbeddedStore implements StateStore {
     return all.filter((binding) => binding.tenant === tenant);
   }
 
-  async rebind(requestId: string, { instance }: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
+  async rebind(requestId: string, to: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void> {
     this.#mustBeOpen();
     const { ledger, bindings, commits, clock, journal } = this.#parts;
+    const { instance } = to;
     const reservation = ledger.find(requestId);
     const undo: (() => void)[] = [];
     if (reservation?.episode && reservation.instance !== instance) {
@@ -283,7 +286,7 @@ export class EmbeddedStore implements StateStore {
       const move = { ...of, from: reservation.instance, to: instance };
       undo.push(journal.audit.add(reservation.episode, clock.wall(), "rebind", move));
     }
-    if (reservation) this.#moveTo(reservation, instance);
+    if (reservation) this.#moveTo(reservation, to);
     const bound = session && bindings.bind(session, instance);
     if (bound) undo.push(bound.undo);
     if (reservation || bound) await commits.join(() => undo.forEach((step) => void step()));
@@ -337,17 +340,19 @@ export class EmbeddedStore implements StateStore {
     return ledger
       .open()
       .filter(which)
-      .map(({ requestId, tenant, instance, tokens, episode, at }) => ({
+      .map(({ requestId, tenant, instance, boot, tokens, episode, at }) => ({
         ...{ requestId, tenant, instance, tokens, ageMs: wall - at },
+        ...(boot !== undefined && { boot }),
         ...(episode && { episodeId: episode.id }),
       }));
   }
 
-  async #admitAgain(reservation: ReservationRecord, { tenant, instance, claims }: AdmitRequest): Promise<Admission> {
+  async #admitAgain(reservation: ReservationRecord, request: AdmitRequest): Promise<Admission> {
+    const { tenant, instance, claims } = request;
     if (reservation.tenant !== tenant) throw inUseError();
     const { commits, episodes } = this.#parts;
     const { episode, tokens } = reservation;
-    if (reservation.instance !== instance) this.#moveTo(reservation, instance);
+    if (reservation.instance !== instance) this.#moveTo(reservation, request);
     await commits.durable();
     return {
       ok: true,
@@ -372,8 +377,9 @@ export class EmbeddedStore implements StateStore {
     return limits.filter(({ limit }) => limit > 0).map((limit) => ledger.view(limit, wall));
   }
 
-  #moveTo(reservation: ReservationRecord, instance: string): void {
+  #moveTo(reservation: ReservationRecord, { instance, boot }: Placement): void {
     reservation.instance = instance;
+    reservation.boot = boot;
     this.#parts.journal.reservations.mark(reservation);
   }
 
