@@ -330,18 +330,6 @@ describe("without any I/O denies a request of an episode", () => {
     expect(asks(web)).toBe(1);
   });
 
-  test("and not one that goes on: a request may have come too late alone, and what the router says last counts", async () => {
-    const { web, client } = await pool();
-    const refusals = [refuse("episode_deadline_exceeded", 504), refuse("episode_ended", 409)];
-    web.on("/v1/generate", ...refusals, json(answer));
-    web.on("/v1/episodes/ep1", json(episode()));
-    for (let i = 0; i < 2; i++)
-      expect(await failure(client.generate("planner", "x", { episodeId: "ep1" }))).toMatchObject({ local: false });
-    await client.episodes.get("ep1");
-    await client.generate("planner", "x", { episodeId: "ep1" });
-    expect(asks(web)).toBe(3);
-  });
-
   test("that it finished, until the id is started anew", async () => {
     const { web, client } = await pool();
     web.on("/v1/episodes/ep1/finish", json(episode({ state: "ended", end_reason: "finished" })));
@@ -355,6 +343,29 @@ describe("without any I/O denies a request of an episode", () => {
     await client.episodes.start({ id: "ep1" });
     await client.generate("planner", "x", { episodeId: "ep1" });
     expect(asks(web)).toBe(1);
+  });
+
+  test("until the router shows that it runs; then only what that one has used counts", async () => {
+    const { web, client } = await pool();
+    web.on("/v1/generate", json(answer), refuse("episode_ended", 409), json(answer));
+    await client.generate("planner", "x", { episodeId: "ep1" });
+    await failure(client.generate("planner", "x", { episodeId: "ep1" }));
+    web.on("/v1/episodes", json({ object: "list", data: [episode({ budget_tokens: 26 })] }));
+    await client.episodes.list();
+    for (let i = 0; i < 2; i++) await client.generate("planner", "x", { episodeId: "ep1" });
+    expect(await failure(client.generate("planner", "x", { episodeId: "ep1" }))).toMatchObject({
+      ...{ code: "budget_exhausted", local: true },
+    });
+    expect(asks(web)).toBe(4);
+  });
+
+  test("but not one of which a single request came too late", async () => {
+    const { web, client } = await pool();
+    web.on("/v1/generate", refuse("episode_deadline_exceeded", 504), json(answer));
+    const late = client.generate("planner", "x", { episodeId: "ep1" });
+    expect(await failure(late)).toMatchObject({ code: "episode_deadline_exceeded" });
+    expect(await client.generate("planner", "x", { episodeId: "ep1" })).toMatchObject({ text: "A plan." });
+    expect(asks(web)).toBe(2);
   });
 
   test("whose budget its own answers have spent", async () => {
@@ -415,7 +426,6 @@ describe("episodes", () => {
   test("tell their events to the end, going on after each break behind the last one seen", async () => {
     const { web, client } = await pool();
     const ended = event(4, "ended", { reason: "finished" });
-    web.on("/v1/episodes/ep1", json(episode()));
     web.on(
       EVENTS,
       sse(event(1, "started"), event(2, "progress"), beat),
@@ -423,6 +433,7 @@ describe("episodes", () => {
       status(503),
       sse(event(3, "progress"), beat, ended),
     );
+    web.on("/v1/episodes/ep1", json(episode()));
     const seen = await collect(client.episodes.events("ep1"));
     expect(seen.map((e) => e.event)).toEqual([
       "started",
@@ -432,9 +443,25 @@ describe("episodes", () => {
       "episode_heartbeat",
       "ended",
     ]);
-    const streams = web.seen.filter(({ path }) => path === EVENTS);
-    expect(streams.map(({ headers }) => headers["last-event-id"])).toEqual([undefined, "2", "2", "2"]);
+    expect(web.asked(EVENTS).map(({ headers }) => headers["last-event-id"])).toEqual([undefined, "2", "2", "2"]);
     expect(await failure(client.generate("planner", "x", { episodeId: "ep1" }))).toMatchObject({ local: true });
+  });
+
+  test("events behind the last one of an episode that has ended are none", async () => {
+    const { web, client, waits } = await pool();
+    web.on(EVENTS, sse());
+    web.on("/v1/episodes/ep1", json(episode({ state: "ended", end_reason: "finished" })));
+    expect(await collect(client.episodes.events("ep1", { lastEventId: 4 }))).toEqual([]);
+    expect(web.asked(EVENTS).map(({ headers }) => headers["last-event-id"])).toEqual(["4", "4"]);
+    expect(waits).toEqual([]);
+  });
+
+  test("the end of an episode that came between a connection and the question about it is told", async () => {
+    const { web, client } = await pool();
+    web.on(EVENTS, sse(), sse(event(5, "ended", { reason: "finished" })));
+    web.on("/v1/episodes/ep1", json(episode({ state: "ended", end_reason: "finished" })));
+    const seen = await collect(client.episodes.events("ep1", { lastEventId: 4 }));
+    expect(seen.map((e) => e.event)).toEqual(["ended"]);
   });
 
   test("events begin where the caller says, and end when the episode is unknown", async () => {
@@ -443,14 +470,6 @@ describe("episodes", () => {
     const done = collect(client.episodes.events("ep1", { lastEventId: 7 }));
     expect(await failure(done)).toMatchObject({ code: "not_found" });
     expect(web.seen.map(({ headers }) => headers["last-event-id"])).toEqual(["7"]);
-  });
-
-  test("events after the last one of an episode that has ended are none", async () => {
-    const { web, client, waits } = await pool();
-    web.on(EVENTS, sse());
-    web.on("/v1/episodes/ep1", json(episode({ state: "ended", end_reason: "finished" })));
-    expect(await collect(client.episodes.events("ep1", { lastEventId: 4 }))).toEqual([]);
-    expect(waits).toEqual([]);
   });
 
   test("events give up on a router that does not come back", async () => {

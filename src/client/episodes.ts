@@ -67,19 +67,21 @@ export class Episodes {
 
   /**
    * Everything that happens to the episode, from its start (or after `lastEventId`), until it has ended. A lost connection is taken up
-   * again where it broke; no event is missed or comes twice, heartbeats aside.
+   * again where it broke; no event is missed or comes twice, heartbeats aside. Behind the last event of one that has ended there are none.
    */
   async *events(id: string, options: Options & { lastEventId?: number } = {}): AsyncGenerator<EpisodeEventObject> {
     let last = options.lastEventId;
+    // Before the connection was made: what that one does not tell has not happened.
+    let hasEnded = false;
     for (let failures = 0; ; failures++) {
-      let isSilent = true;
       try {
         const headers: Record<string, string> = last === undefined ? {} : { "last-event-id": String(last) };
         const response = await this.#http.open(`${path(id)}/events`, { headers, signal: options.signal });
+        let isEmpty = true;
         for await (const item of readSse(bodyOf(response))) {
           if (item.kind === "comment") continue;
           failures = 0;
-          isSilent = false;
+          isEmpty = false;
           // The id of an event that has none of its own is the one before: not a new place in the order.
           if (item.event !== "heartbeat" && item.id !== undefined) last = Number(item.id);
           const event = JSON.parse(item.data) as EpisodeEventObject;
@@ -87,8 +89,11 @@ export class Episodes {
           yield event;
           if (item.event === "ended") return;
         }
-        // Its last event was told before.
-        if (isSilent && (await this.get(id, options)).state === "ended") return;
+        if (isEmpty) {
+          if (hasEnded) return;
+          hasEnded = (await this.get(id, options)).state === "ended";
+          if (hasEnded) continue;
+        }
       } catch (error) {
         options.signal?.throwIfAborted();
         const fatal = error instanceof LLMPoolClientError && error.code !== "connection_error" && !error.retryable;

@@ -2,7 +2,7 @@ import type { EpisodeObject } from "../api/http.ts";
 import { LLMPoolClientError } from "./errors.ts";
 
 interface Known {
-  ended?: string | undefined;
+  ended?: string;
   budget: number | null;
   /** Tokens that the router last said were used. */
   said: number;
@@ -34,12 +34,13 @@ export class Knowledge {
     }
   }
 
-  /** The router described the episode. */
+  /** The router described the episode. One that runs after its end has begun anew: nothing of the one before counts. */
   saw(episode: EpisodeObject): void {
+    if (episode.state === "active" && this.#episodes.get(episode.id)?.ended !== undefined) this.forget(episode.id);
     const known = this.#of(episode.id);
     known.budget = episode.budget_tokens;
     known.said = Math.max(known.said, episode.tokens_used);
-    known.ended = episode.state === "ended" ? (episode.end_reason ?? "ended") : undefined;
+    if (episode.state === "ended") known.ended = episode.end_reason ?? "ended";
   }
 
   /** An answer of the episode used this many tokens. */
@@ -51,10 +52,12 @@ export class Knowledge {
     this.#of(episodeId).ended = reason;
   }
 
-  /** A call of the episode failed. */
+  /**
+   * A call of the episode failed. `episode_deadline_exceeded` is no end: it may tell of this call alone, which would come too late, or that the
+   * router could not ask its store.
+   */
   failed(episodeId: string | undefined, error: unknown): void {
     if (episodeId === undefined || !(error instanceof LLMPoolClientError) || error.local) return;
-    // `episode_deadline_exceeded` may be this one request's: its first token would have come too late.
     if (error.code === "episode_ended") this.ended(episodeId, "the router said so");
   }
 

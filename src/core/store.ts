@@ -133,7 +133,7 @@ export interface Reservation {
   instance: string;
   tokens: number;
   episodeId?: string;
-  /** As it was given, if this home of the store keeps it. */
+  /** As it was given. */
   boot?: string;
   /** Milliseconds since its admission, by the store's clock: the routers' own may differ from it, and from each other. */
   ageMs: number;
