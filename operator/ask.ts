@@ -6,8 +6,10 @@ export interface Told {
   device?: string;
   warmupSeconds?: number;
   tokensPerSecond?: number;
-  /** Only a supervisor counts them. */
+  /** Only a supervisor counts them, */
   restarts?: number;
+  /** and says of what revision the process is. */
+  revision?: string;
   /** Why it is not Ready. */
   message?: string;
 }
@@ -22,7 +24,16 @@ export interface Target {
   uid: string;
   /** Whether a kubelet found that what is asked is ready. */
   ready: boolean;
+  /** Of a supervisor: the instances that are wanted there, with their revisions. */
+  revisions?: ReadonlyMap<string, string>;
 }
+
+/**
+ * Whether its process is of the wanted revision. A supervisor of an earlier release tells none and is believed: a new operator replaces no pod, so
+ * such pods would never be what is wanted.
+ */
+export const isOfRevision = ({ revision }: Told, wanted: string): boolean =>
+  revision === undefined || revision === wanted;
 
 /** The JSON of an address; undefined when it does not answer. Never rejects. */
 export type Ask = (url: string, signal: AbortSignal) => Promise<unknown>;
@@ -69,7 +80,8 @@ export function readTold(answer: unknown, { id }: Target): Map<string, Told> {
 
 function toldIn(row: unknown): Told | undefined {
   if (!isObject(row)) return undefined;
-  const { state, device, warmup_s, tokens_per_second, restarts, message } = row as Partial<SupervisedInstance>;
+  const { state, device, warmup_s, tokens_per_second, restarts, revision, message } =
+    row as Partial<SupervisedInstance>;
   if (!INSTANCE_STATES.some((known) => known === state)) return undefined;
   return {
     state: state as InstanceState,
@@ -77,6 +89,7 @@ function toldIn(row: unknown): Told | undefined {
     ...(isAmount(warmup_s) && { warmupSeconds: warmup_s }),
     ...(isAmount(tokens_per_second) && { tokensPerSecond: tokens_per_second }),
     ...(isAmount(restarts) && { restarts }),
+    ...(typeof revision === "string" && { revision }),
     ...(typeof message === "string" && message !== "" && { message: message.slice(0, 500) }),
   };
 }

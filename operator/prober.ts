@@ -1,9 +1,8 @@
 import { isDeepStrictEqual } from "node:util";
 import type { InstanceState } from "../src/api/instance.ts";
 import type { Clock } from "../src/lib/clock.ts";
-import type { Ask } from "./ask.ts";
+import { type Ask, isOfRevision, readTold, type Target, type Told } from "./ask.ts";
 import { isNotable } from "./speed.ts";
-import { type Followed, isOfRevision, type Known, readKnown } from "./supervised.ts";
 
 /** How soon an address is asked again, in milliseconds: while somebody there starts or is to be replaced, and when all are ready. */
 const QUICK_MS = 2_000;
@@ -26,7 +25,7 @@ export interface ProberOptions {
  */
 export class Prober implements AsyncDisposable {
   readonly #options: ProberOptions;
-  readonly #pools = new Map<string, { asked: Map<string, Asked>; remembered: ReadonlyMap<string, Known> }>();
+  readonly #pools = new Map<string, { asked: Map<string, Asked>; remembered: ReadonlyMap<string, Told> }>();
   readonly #end = new AbortController();
 
   constructor(options: ProberOptions) {
@@ -37,7 +36,7 @@ export class Prober implements AsyncDisposable {
    * From now on these are asked for a pool, and no others. What is new is asked at once, and what has become ready at once again.
    * @param remembered what an operator before this one was told, by instance id: it counts until those that are asked first have spoken
    */
-  follow(key: string, targets: readonly Followed[], remembered: ReadonlyMap<string, Known> = new Map()): void {
+  follow(key: string, targets: readonly Target[], remembered: ReadonlyMap<string, Told> = new Map()): void {
     const before = this.#pools.get(key);
     const known = before?.asked ?? new Map<string, Asked>();
     const next = new Map<string, Asked>();
@@ -56,7 +55,7 @@ export class Prober implements AsyncDisposable {
   }
 
   /** What is known of a pool's instances, by id. */
-  told(key: string): ReadonlyMap<string, Known> {
+  told(key: string): ReadonlyMap<string, Told> {
     const pool = this.#pools.get(key);
     const asked = [...(pool?.asked.values() ?? [])];
     if (pool && !asked.some(({ waits }) => waits)) pool.remembered = new Map();
@@ -64,7 +63,7 @@ export class Prober implements AsyncDisposable {
   }
 
   /** What this very pod has said of its instances, by id: nothing that is remembered, or was said by the pod before it. */
-  said(key: string, uid: string): ReadonlyMap<string, Known> {
+  said(key: string, uid: string): ReadonlyMap<string, Told> {
     const own = [...(this.#pools.get(key)?.asked.values() ?? [])].filter((asked) => asked.uid === uid);
     return new Map(own.flatMap(({ told }) => [...told]));
   }
@@ -90,14 +89,14 @@ export class Prober implements AsyncDisposable {
 
 /** One address that is asked again and again. */
 class Asked {
-  told: ReadonlyMap<string, Known> = new Map();
+  told: ReadonlyMap<string, Told> = new Map();
   /** It has not spoken yet, nor been silent for so long that it says nothing. */
   waits = true;
   running: Promise<void>;
   readonly uid: string;
   /** When nobody waits for its answer any more, on the clock. */
   heldUntil = 0;
-  readonly #target: Followed;
+  readonly #target: Target;
   readonly #options: { ask: Ask; clock: Clock; onChange: () => void };
   readonly #end = new AbortController();
   readonly #signal: AbortSignal;
@@ -106,7 +105,7 @@ class Asked {
   #revisions: ReadonlyMap<string, string> | undefined;
   #cancel: () => void = () => {};
 
-  constructor(target: Followed, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
+  constructor(target: Target, options: { ask: Ask; clock: Clock; onChange: () => void }, signal: AbortSignal) {
     this.#target = target;
     this.uid = target.uid;
     this.#options = options;
@@ -117,7 +116,7 @@ class Asked {
   }
 
   /** What a kubelet found, and what is wanted there: what it said before one of them changed is old. */
-  found({ ready, revisions }: Followed): void {
+  found({ ready, revisions }: Target): void {
     const became = ready && !this.#ready;
     const edited = !isDeepStrictEqual(revisions, this.#revisions);
     this.#ready = ready;
@@ -140,7 +139,7 @@ class Asked {
     this.heldUntil = 0;
     this.#misses = answer === undefined ? this.#misses + 1 : 0;
     const keeps = answer === undefined && this.#misses < MISSES;
-    const next = keeps ? this.told : readKnown(answer, this.#target);
+    const next = keeps ? this.told : readTold(answer, this.#target);
     const silent = this.waits && this.#misses >= MISSES;
     this.waits &&= keeps;
     if (silent || isNews(this.told, next)) {
@@ -167,7 +166,7 @@ class Asked {
 }
 
 /** Speeds wander all the time; only a notable change is news. */
-function isNews(before: ReadonlyMap<string, Known>, after: ReadonlyMap<string, Known>): boolean {
+function isNews(before: ReadonlyMap<string, Told>, after: ReadonlyMap<string, Told>): boolean {
   if (before.size !== after.size) return true;
   for (const [id, { tokensPerSecond, ...rest }] of after) {
     const { tokensPerSecond: known, ...others } = before.get(id) ?? {};

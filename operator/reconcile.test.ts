@@ -10,11 +10,11 @@ import { EagerClock } from "../test/support/eager-clock.ts";
 import { eventually } from "../test/support/eventually.ts";
 import { FakeKube } from "../test/support/fake-kube.ts";
 import { pool as makePool } from "../test/support/pool.ts";
+import type { Told } from "./ask.ts";
 import { Caches } from "./caches.ts";
 import { LLMPOOLS } from "./kinds.ts";
 import { makeReconciler } from "./reconcile.ts";
 import { defaultImages } from "./render/settings.ts";
-import type { Known } from "./supervised.ts";
 import type { Subject } from "./words.ts";
 
 const KEY = "team/apex";
@@ -39,8 +39,8 @@ async function setup() {
   await Promise.all(caches.all.map((cache) => cache.whenSynced(signal)));
   const expectations = new Expectations(clock);
   /** By uid: what the supervisor of a pod says. */
-  const said = new Map<string, Map<string, Known>>();
-  const remembered: (ReadonlyMap<string, Known> | undefined)[] = [];
+  const said = new Map<string, Map<string, Told>>();
+  const remembered: (ReadonlyMap<string, Told> | undefined)[] = [];
   const askedAbout: Subject[] = [];
   const reconcile = makeReconciler({
     client,
@@ -109,7 +109,7 @@ test("an edit of a Packed pool replaces the next pod when the one before has sai
   const seenSet = () => store.merge(SET, KEY, { status: { observedGeneration: 1_000 } });
   const ready = { podIP: "10.0.0.1", conditions: [{ type: "Ready", status: "True" }] };
   const makePod = (ordinal: number) => store.create(PODS, podOf(store.get(SET, KEY), ordinal, ready));
-  const say = ({ metadata }: KubeObject, state: Known["state"]) => {
+  const say = ({ metadata }: KubeObject, state: Told["state"]) => {
     const ordinal = Number(metadata.name.at(-1));
     said.set(metadata.uid ?? "", new Map([0, 1].map((slot) => [`${2 * ordinal + slot}`, { state }])));
   };

@@ -10,6 +10,7 @@ import { type KubeObject, type ObjectOf, parseKey } from "../src/kube/object.ts"
 import { RESOURCES } from "../src/kube/resource.ts";
 import { announce } from "./announce.ts";
 import { type Applied, type ApplyDeps, applyObjects, isOwned, type Owner, type Problem } from "./apply.ts";
+import type { Told } from "./ask.ts";
 import { behind } from "./behind.ts";
 import { Checked } from "./checked.ts";
 import { Contest } from "./contest.ts";
@@ -32,7 +33,6 @@ import { podsToReplace } from "./rollout.ts";
 import { Settled } from "./settled.ts";
 import { invalidStatus, mayBeStuckSoon, STUCK_MS, statusOf } from "./status.ts";
 import { StatusPace } from "./status-pace.ts";
-import type { Known } from "./supervised.ts";
 import { targetsOf } from "./targets.ts";
 import { Tokens } from "./token.ts";
 import { type EventWords, identified } from "./words.ts";
@@ -152,7 +152,7 @@ function soonest(...waits: (number | undefined)[]): number | undefined {
  * What an operator before this one was told of instances that are ready: a new one asks all of them, and writes nothing until it knows better. What was
  * said of an earlier generation is of no known revision.
  */
-function toldIn(status: LLMPoolStatus | undefined, generation: number | undefined): Map<string, Known> {
+function toldIn(status: LLMPoolStatus | undefined, generation: number | undefined): Map<string, Told> {
   const ready = (status?.instanceStatuses ?? []).filter(({ state }) => state === "Ready");
   return new Map(
     ready.map(({ id, restarts = 0, device, warmupSeconds, tokensPerSecond }) => [

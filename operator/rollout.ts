@@ -1,8 +1,8 @@
 import { ANNOTATIONS } from "../src/api/names.ts";
 import type { InstancePlan } from "../src/core/plan/types.ts";
+import { isOfRevision, type Told } from "./ask.ts";
 import type { Pod } from "./kinds.ts";
 import { podState } from "./pod-state.ts";
-import { isOfRevision, type Known } from "./supervised.ts";
 
 /** A variant's pods as they are, and what they should be. */
 export interface Rollout {
@@ -17,7 +17,7 @@ export interface Packed {
   /** All of the variant. */
   instances: readonly InstancePlan[];
   /** What this very pod has said of its instances, by id; nothing: it has not been asked, or does not answer. */
-  said: (pod: Pod) => ReadonlyMap<string, Known>;
+  said: (pod: Pod) => ReadonlyMap<string, Told>;
 }
 
 export const isCurrent = (pod: Pod, revision: string): boolean =>

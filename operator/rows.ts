@@ -1,11 +1,11 @@
 import type { InstancePlan } from "../src/core/plan/types.ts";
+import { isOfRevision, type Told } from "./ask.ts";
 import type { ObservedVariant } from "./gather.ts";
 import { isHeld } from "./hold.ts";
 import type { Pod } from "./kinds.ts";
 import { waitingState } from "./model-state.ts";
 import { type PodState, podStateIn } from "./pod-state.ts";
 import { ordinalOf } from "./rollout.ts";
-import { isOfRevision, type Known } from "./supervised.ts";
 import type { Words } from "./words.ts";
 
 /** One wanted instance, and what is there of it. */
@@ -14,12 +14,12 @@ export interface Row {
   pod: Pod | undefined;
   seen: PodState;
   /** What it says of itself, once it runs. */
-  told: Known | undefined;
+  told: Told | undefined;
   /** Of a Packed pod: its process is of another revision than is wanted. It serves until its supervisor replaces it. */
   outdated: boolean;
 }
 
-export function rowsOf(variant: ObservedVariant, told: ReadonlyMap<string, Known>, words: Words): Row[] {
+export function rowsOf(variant: ObservedVariant, told: ReadonlyMap<string, Told>, words: Words): Row[] {
   const { rendered, set, pods, load } = variant;
   const refused = set && words.get(`StatefulSet/${set.metadata.name}`);
   const byOrdinal = new Map(pods.map((pod) => [ordinalOf(pod), pod]));
@@ -45,7 +45,7 @@ const noPod = (refused: string | undefined): PodState => ({
 });
 
 /** A kubelet knows whether a pod of one instance is ready; of a Packed pod it knows only that the supervisor answers. */
-function seenOf(pod: PodState, told: Known | undefined, packed: boolean): PodState {
+function seenOf(pod: PodState, told: Told | undefined, packed: boolean): PodState {
   if (packed && pod.state === "Ready") {
     const { state = "Loading", restarts = 0, message } = told ?? {};
     return { state, restarts, ...(message !== undefined && state !== "Ready" && { message }) };

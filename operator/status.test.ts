@@ -10,7 +10,6 @@ import type { ObservedLoad } from "./model-state.ts";
 import { loadsOf } from "./render/model-load.ts";
 import { variantsOf } from "./render/variant.ts";
 import { mayBeStuckSoon, type StatusInput, statusOf } from "./status.ts";
-import type { Known } from "./supervised.ts";
 
 type PodStatus = NonNullable<Pod["status"]>;
 type RouterStatus = NonNullable<NonNullable<Observed["router"]["deployment"]>["status"]>;
@@ -409,7 +408,7 @@ describe("a pool", () => {
     const revision = planPool(makePool(spec)).variants[0]?.instances[0]?.revision ?? "";
     const running = (...revisions: (string | undefined)[]) => {
       const rows = revisions.map((one, i) => [`${i}`, { state: "Ready", ...(one && { revision: one }) }] as const);
-      return look({ spec, pods: [READY], input: { told: new Map<string, Known>(rows) } });
+      return look({ spec, pods: [READY], input: { told: new Map<string, Told>(rows) } });
     };
     // The processes of before serve, while the kubelet brings the edit.
     expect(judged(running("old", "old"))).toMatchObject({

@@ -4,6 +4,7 @@ import type { InstanceStatus } from "../src/api/status.ts";
 import type { PoolPlan } from "../src/core/plan/types.ts";
 import { RESOURCES, selectorOf } from "../src/kube/resource.ts";
 import type { Problem } from "./apply.ts";
+import type { Told } from "./ask.ts";
 import { conditionsOf, type Judgement } from "./conditions.ts";
 import type { Observed } from "./gather.ts";
 import type { VariantFit } from "./gpu/fits.ts";
@@ -17,7 +18,6 @@ import { ROUTER_PORT } from "./render/router.ts";
 import { isCurrent } from "./rollout.ts";
 import { isReady, type Row, rowsOf } from "./rows.ts";
 import { isNotable, rounded } from "./speed.ts";
-import type { Known } from "./supervised.ts";
 import type { Words } from "./words.ts";
 
 export interface StatusInput {
@@ -33,7 +33,7 @@ export interface StatusInput {
   /** Whether writes were refused for reasons that may pass, and are not told yet: something of the spec is still missing. */
   refused: boolean;
   /** What instances say of themselves, by id. */
-  told: ReadonlyMap<string, Known>;
+  told: ReadonlyMap<string, Told>;
   /** What Events say of what stays behind. */
   words: Words;
   /** Of variants with cards and a model. */

@@ -1,15 +1,15 @@
+import type { Target } from "./ask.ts";
 import type { ObservedVariant } from "./gather.ts";
 import { podState } from "./pod-state.ts";
 import { SUPERVISOR_PORT } from "./render/instance-pod.ts";
 import { ordinalOf } from "./rollout.ts";
-import type { Followed } from "./supervised.ts";
 
 /** Whom to ask of a pool's instances: each itself, or the supervisor of those that share a pod. */
-export function targetsOf(variants: readonly ObservedVariant[]): Followed[] {
+export function targetsOf(variants: readonly ObservedVariant[]): Target[] {
   return variants.flatMap(({ rendered, pods }) => {
     const { gpu, instances } = rendered.plan;
     const byOrdinal = Map.groupBy(instances, ({ ordinal }) => ordinal);
-    return pods.flatMap((pod): Followed[] => {
+    return pods.flatMap((pod): Target[] => {
       const { podIP: ip } = pod.status ?? {};
       const { state } = podState(pod);
       if (!ip || (state !== "Ready" && state !== "Loading")) return [];
