@@ -47,7 +47,7 @@ export class Attempts {
    * may have cost something has used its reservation up: the next one needs another.
    */
   async run(call: Call, job: Job): Promise<void> {
-    const { seats, live, metrics, clock } = this.#deps;
+    const { live, metrics, clock } = this.#deps;
     live.add(call);
     let settled = false;
     const settle = (usage: Usage | null) => {
@@ -78,8 +78,8 @@ export class Attempts {
             // It waited there to an end that is none any more: the episode was extended meanwhile.
             if (outcome.error.code === "episode_deadline_exceeded" && limitOf(call).deadline > limit) continue;
             const isAway = outcome.error.code === "instance_unavailable";
-            // It ends, and the next look at it says so: until then whoever comes waits, and is not refused.
-            if (isAway) seats.suspect(seat.endpoint);
+            // It ends, and the next look at it says so: until then whoever comes goes elsewhere or waits, and is not refused.
+            if (isAway) this.#avoid(job, seat);
             const again = isAway && this.#mayRetry(call, tries++);
             if (again && isFree(outcome.usage)) continue;
             if (outcome.usage === undefined) {
@@ -92,7 +92,7 @@ export class Attempts {
             continue;
           }
           case "unreachable": {
-            seats.suspect(seat.endpoint);
+            this.#avoid(job, seat);
             seat.release();
             // One that waited there is as good as new: it goes on waiting.
             const again = waited || this.#mayRetry(call, tries++);
@@ -115,7 +115,7 @@ export class Attempts {
               seat.release();
               await this.#settle(call, known);
             } else this.#deps.later(this.#prove(call, job, seat).finally(() => seat.release()));
-            throw outcome.kind === "broken" ? brokenError(outcome, job) : call.cutOff;
+            throw outcome.kind === "broken" ? brokenError(outcome, job, seat) : call.cutOff;
           }
         }
       }
@@ -124,6 +124,13 @@ export class Attempts {
       if (call.retries) this.#retries.ended();
       if (!settled) await settle(null);
     }
+  }
+
+  /** Nothing more goes there for a moment; a call that has no cache there goes elsewhere if it may. */
+  #avoid(job: Job, { endpoint }: Seat): void {
+    const { seats } = this.#deps;
+    seats.suspect(endpoint);
+    if (job.home === undefined) job.instance = seats.instead(job.instance, job.identity);
   }
 
   /** Counts what it allows, and what only the others' retries leave no room for. */
@@ -255,14 +262,12 @@ export class Attempts {
   /** Reserves once more for the next attempt; throws `error` when there is no room for that. */
   async #renew(call: Call, job: Job, error: LLMPoolError): Promise<void> {
     const requestId = this.#deps.ids.next();
-    const instance = job.instance.id;
-    // The session is bound by now.
+    // The session is bound by now, and moves with the reservation when the next seat is elsewhere.
     const { session: _, boot: __, ...ask } = job.ask;
     const { store, seats } = this.#deps;
-    const admission = await store.admit({ ...ask, requestId, ...seats.placement(instance) });
+    const admission = await store.admit({ ...ask, requestId, ...seats.placement(job.placed) });
     if (!admission.ok) throw error;
     call.id = requestId;
-    job.placed = instance;
     job.reserved = admission.reserved;
   }
 
@@ -311,9 +316,13 @@ function lapsedError(): LLMPoolError {
 }
 
 /** With the connection of a session's instance its warm cache is most likely gone: the caller should know, and send the turn again. */
-function brokenError({ error, lost }: Extract<Outcome, { kind: "broken" }>, { binding }: Job): LLMPoolError {
+function brokenError(
+  { error, lost }: Extract<Outcome, { kind: "broken" }>,
+  { binding }: Job,
+  { endpoint }: Seat,
+): LLMPoolError {
   if (!lost || !binding) return error;
-  const message = `instance ${binding.instance} was lost, and with it the cache of session "${binding.id}"; send the turn again`;
+  const message = `instance ${endpoint.id} was lost, and with it the cache of session "${binding.id}"; send the turn again`;
   return new LLMPoolError("session_lost", message, { cause: error, retryAfterSeconds: 1 });
 }
 

@@ -131,6 +131,13 @@ export class Seats {
     return best.plan;
   }
 
+  /** A ready instance of the same variant on which the request may run as well; `instance` where there is none. */
+  instead(instance: InstancePlan, identity: Identity): InstancePlan {
+    const able = candidates([...this.#places.values()], identity).filter(this.#isReady);
+    const alike = able.filter(({ plan }) => plan.variant === instance.variant);
+    return leastLoaded(alike, identity.hint)?.plan ?? instance;
+  }
+
   /** Where a request runs that is sent to the instance now. */
   placement(instance: string): Placement {
     const endpoint = this.#places.get(instance)?.endpoint;

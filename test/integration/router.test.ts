@@ -1,3 +1,4 @@
+import type { ServerResponse } from "node:http";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { EpisodeObject, InstanceObject, List, SessionObject } from "../../src/api/http.ts";
 import { eventually } from "../support/eventually.ts";
@@ -210,6 +211,29 @@ describe("faults", () => {
     rig.clock.advance(1_000);
     expect([(await first).status, (await second).status]).toEqual([200, 200]);
     expect(at(0).received).toHaveLength(3);
+  });
+
+  test.each([
+    ["refuses it", (res: ServerResponse) => refuse(res, 503, "instance_unavailable")],
+    ["loses its connection", (res: ServerResponse) => void res.destroy()],
+  ])("when its instance %s, a call without a cache goes to another, and one with a cache waits", async (_, fail) => {
+    at(0).behave = (_call, res) => fail(res);
+    const servedBy = async (headers: Record<string, string>) =>
+      (await rig.chat({}, headers)).headers.get("x-llmpool-instance");
+    expect(await servedBy({})).toBe("1");
+    rig.clock.advance(1_000);
+    expect(await servedBy({ "x-session-id": "s1" })).toBe("1");
+    expect(at(0).received).toHaveLength(2);
+
+    at(0).behave = answerHello;
+    rig.clock.advance(1_000);
+    const before = at(1).received.length;
+    at(1).behave = (call, res) => (at(1).received.length > before + 1 ? answerHello(call, res) : fail(res));
+    const warm = servedBy({ "x-session-id": "s1" });
+    await eventually("it waits", async () => (await instance("1")).queued === 1);
+    rig.clock.advance(1_000);
+    expect(await warm).toBe("1");
+    expect(at(0).received).toHaveLength(2);
   });
 
   test("a fifth of the live calls may be in a retry at once: of 40 that are refused together 8 are tried again", async () => {
