@@ -60,8 +60,8 @@ export interface StateStore {
   binding(tenant: string, sessionKey: string): Binding | undefined;
   bindings(tenant: string): Promise<Binding[]>;
   /**
-   * The request goes to another instance than the one it was admitted for: after a crash that one must be asked what it cost, and its
-   * session, if it has one, lives there from now on. Before the dispatch; durable when it resolves.
+   * The request goes to another instance, or process of it, than the one it was admitted for: after a crash that one must be asked what it
+   * cost. Its session, if one is given, lives there from now on. Before the dispatch; durable when it resolves.
    */
   rebind(requestId: string, to: Placement, session?: Omit<Binding, "lastUsedAt">): Promise<void>;
   /** How many sessions are bound to each instance, over all tenants. */
@@ -76,7 +76,7 @@ export interface StateStore {
 /** Where a request is to run, for recovery. */
 export interface Placement {
   instance: string;
-  /** Which process that is now, where it is known: another one's word proves nothing. */
+  /** Which process that is now: another one's word proves nothing. Absent where it is not known; then nothing may be sent there yet. */
   boot?: string;
 }
 

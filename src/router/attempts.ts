@@ -173,20 +173,23 @@ export class Attempts {
     served.instance = id;
     call.waitedMs += seat.waitedMs;
     served.queueMs = Math.round(call.waitedMs);
-    if (id !== job.placed || !this.#deps.store.holds(call.id)) return this.#reseat(call, job, seat);
+    const { instance, boot } = job.placed;
+    const isPlaced = id === instance && seat.endpoint.uid === boot;
+    if (!isPlaced || !this.#deps.store.holds(call.id)) return this.#reseat(call, job, seat);
     this.#sent(call, job, seat);
     return seat;
   }
 
-  /** The store has it elsewhere, or no more. */
+  /** The store has it elsewhere, or for another process, or no more: it learns where it is sent before that happens. */
   async #reseat(call: Call, job: Job, seat: Seat): Promise<Seat> {
-    const { store, seats } = this.#deps;
-    const { id } = seat.endpoint;
-    const { binding } = job;
+    const { store } = this.#deps;
+    const { id, uid } = seat.endpoint;
+    const { binding, placed } = job;
     try {
-      if (id !== job.placed) {
-        await store.rebind(call.id, seats.placement(id), binding && { ...binding, instance: id });
-        job.placed = id;
+      if (id !== placed.instance || uid !== placed.boot) {
+        const moved = id === placed.instance ? undefined : binding && { ...binding, instance: id };
+        job.placed = { instance: id, boot: uid };
+        await store.rebind(call.id, job.placed, moved);
       }
       if (!store.holds(call.id)) throw lapsedError();
     } catch (error) {
@@ -265,9 +268,11 @@ export class Attempts {
     // The session is bound by now, and moves with the reservation when the next seat is elsewhere.
     const { session: _, boot: __, ...ask } = job.ask;
     const { store, seats } = this.#deps;
-    const admission = await store.admit({ ...ask, requestId, ...seats.placement(job.placed) });
+    const placed = seats.placement(job.placed.instance);
+    const admission = await store.admit({ ...ask, requestId, ...placed });
     if (!admission.ok) throw error;
     call.id = requestId;
+    job.placed = placed;
     job.reserved = admission.reserved;
   }
 

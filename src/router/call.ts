@@ -1,6 +1,6 @@
 import type { InstancePlan } from "../core/plan/types.ts";
 import type { DeadlineCode, Ticket } from "../core/queue.ts";
-import type { AdmitRequest, Binding } from "../core/store.ts";
+import type { AdmitRequest, Binding, Placement } from "../core/store.ts";
 import { LLMPoolError } from "../lib/errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Caller } from "./auth.ts";
@@ -93,8 +93,8 @@ export interface Job {
   instance: InstancePlan;
   /** How it was admitted. */
   ask: AdmitRequest;
-  /** The instance that the store has for the open reservation. */
-  placed: string;
+  /** Where the store has the open reservation. */
+  placed: Placement;
   /** Tokens set aside: the instance's hard limit. */
   reserved: number;
   /** From `flowOf`. */

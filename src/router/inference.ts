@@ -146,7 +146,7 @@ export class Inference {
         binding,
         instance,
         ask,
-        placed: instance.id,
+        placed: isElsewhere ? { instance: instance.id } : ask,
         reserved: admission.reserved,
         flow: flowOf(caller.tenant, episodeId),
         queueLimit: plan.router.queuePerInstance,

@@ -26,9 +26,9 @@ export interface ReaperDeps {
 export interface Unproved {
   requestId: string;
   instance: string;
-  /** The process that it was for, where that is known. */
+  /** The process that it was sent to, or for; undefined: to none. */
   boot?: string;
-  /** `since` is by this router's own clock: a process that is older than that is the one that it was for. */
+  /** `since` is by this router's own clock: a process that is older than that is the one that it was sent to. */
   isOurs?: boolean;
   /** The reservation. */
   tokens: number;
@@ -127,14 +127,18 @@ export class Reaper {
     const { requestId, instance, boot, isOurs = false, since, isAgeless = false, settle } = one;
     const endpoint = source.list().find(({ id, url }) => id === instance && url !== "");
     try {
+      // The store learns the process before anything is sent there.
+      if (boot === undefined) {
+        await settle(null);
+        return true;
+      }
       if (endpoint) {
         const record = await upstreams.record(endpoint, requestId, waitSeconds);
         if (record === "running") return false;
         const ageMs = clock.now() - since;
         if ("usage" in record) await settle(record.usage);
         else {
-          const isOlder = ageMs < record.unknownSinceMs && !isAgeless && (isOurs || boot === undefined);
-          const isTheSame = boot === record.boot || isOlder;
+          const isTheSame = boot === record.boot || (isOurs && ageMs < record.unknownSinceMs);
           // The process is at least as old as what it was sent.
           const mostMs = isAgeless ? record.unknownSinceMs : ageMs;
           if (isTheSame && mostMs < USAGE_KEPT_MS) await settle(null);

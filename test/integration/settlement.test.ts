@@ -178,3 +178,25 @@ test("the store knows on which instance a request runs that came back from anoth
   abort.abort();
   await answer;
 });
+
+test.each([
+  ["that has not answered yet", { state: "Pending", uid: "nobody" }, undefined],
+  ["that is another process meanwhile", { state: "Failed", uid: "before" }, "before"],
+] as const)(
+  "a call that waits for an instance %s names the process that it is sent to, before it is",
+  async (_, change, boot) => {
+    rig.source.set([at(0).endpoint(change)]);
+    const seen: (string | undefined)[] = [];
+    const bootNow = async () => (await rig.store.openReservations())[0]?.boot;
+    at(0).behave = async (call, res) => {
+      seen.push(await bootNow());
+      await answerHello(call, res);
+    };
+    const answer = ask();
+    await eventually("it waits", () => rig.router.instances().some(({ queued }) => queued === 1));
+    expect(await bootNow()).toBe(boot);
+    rig.source.set([at(0).endpoint()]);
+    expect((await answer).status).toBe(200);
+    expect(seen).toEqual(["uid-0"]);
+  },
+);

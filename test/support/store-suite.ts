@@ -592,6 +592,9 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
 
       test("the process that a request is for is remembered as long as that is known, also after a restart", async () => {
         const [stays, moves, strays] = [ask({ claims: [KEY] }), ask({ claims: [KEY] }), ask({ claims: [KEY] })];
+        const waits = ask({ claims: [KEY] });
+        await admit(waits);
+        await store.rebind(waits.requestId, { instance: "0", boot: "c" });
         for (const request of [stays, moves, strays]) await admit({ ...request, boot: "a" });
         await store.rebind(moves.requestId, { instance: "1", boot: "b" });
         await store.rebind(strays.requestId, { instance: "1" });
@@ -606,6 +609,7 @@ export function storeSuite(name: string, makeHome: () => Promise<StoreHome>): vo
           [moves.requestId, ["1", "b"]],
           [strays.requestId, ["1", undefined]],
           [led.requestId, ["2", undefined]],
+          [waits.requestId, ["0", "c"]],
         ]);
         expect(await known()).toEqual(want);
         await reopen();
