@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { LLMPoolError } from "../../src/lib/errors.ts";
+import { UNNAMED_PROCESS } from "../../src/store/embedded/admission-log.ts";
 import { COLLECT_MS } from "../../src/store/embedded/commits.ts";
 import type { EmbeddedStore } from "../../src/store/embedded/store.ts";
 import { EmbeddedHome } from "../support/embedded-home.ts";
@@ -189,7 +190,7 @@ describe("never begins anew silently", () => {
     latest.close();
     const first = await home.open();
     const [left] = await first.openReservations();
-    expect([left?.requestId, left?.boot]).toEqual([open.requestId, undefined]);
+    expect([left?.requestId, left?.boot]).toEqual([open.requestId, UNNAMED_PROCESS]);
     await first.close();
 
     const now = new DatabaseSync(path("state.db"));

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import { tempDir } from "../../../test/support/temp-dir.ts";
-import { ADMISSION_LOG, AdmissionLog, absorb } from "./admission-log.ts";
+import { ADMISSION_LOG, AdmissionLog, absorb, UNNAMED_PROCESS } from "./admission-log.ts";
 import { openEphemeralDatabase } from "./database.ts";
 
 const rowOf = (row: number, id = `r${row}`) => [row, id, "t", "0", 7, "1:0", null, 0.5, null, "b"];
@@ -13,6 +13,12 @@ async function setup() {
   const db = openEphemeralDatabase();
   const log = new AdmissionLog(dir, absorb(db, dir));
   onTestFinished(() => log.close());
+  const found = (column: string) => {
+    absorb(db, dir);
+    const rows = db.prepare(`SELECT ${column} AS value FROM reservations ORDER BY row`).all();
+    db.exec("DELETE FROM reservations; UPDATE admission_log SET epoch = epoch - 1");
+    return rows.map(({ value }) => value);
+  };
   return {
     ...{ log, file: join(dir, ADMISSION_LOG) },
     /** The tables are written. */
@@ -21,12 +27,8 @@ async function setup() {
       log.restart();
     },
     /** What a process that begins now finds. */
-    recover: () => {
-      absorb(db, dir);
-      const found = db.prepare("SELECT request_id AS id FROM reservations ORDER BY row").all();
-      db.exec("DELETE FROM reservations; UPDATE admission_log SET epoch = epoch - 1");
-      return found.map(({ id }) => id);
-    },
+    recover: () => found("request_id"),
+    processes: () => found("boot"),
   };
 }
 
@@ -44,9 +46,10 @@ test("what was appended since the tables were written is found; what was before 
 });
 
 test("a line of a format that knew of no processes is found, too", async () => {
-  const { log, recover } = await setup();
+  const { log, recover, processes } = await setup();
   log.append([rowOf(1).slice(0, -1), rowOf(2).slice(0, -1)]);
   expect(recover()).toEqual(["r1", "r2"]);
+  expect(processes()).toEqual([UNNAMED_PROCESS, UNNAMED_PROCESS]);
 });
 
 test("whatever is appended, and whenever the tables are written, nothing is lost or found twice, and the file does not grow with time", async () => {

@@ -6,6 +6,8 @@ import { Insert } from "./insert.ts";
 
 /** Beside the database. */
 export const ADMISSION_LOG = "admissions.log";
+/** The process of a reservation of before format 4, which may have been sent to any: none has this name, or can say that it never saw it. */
+export const UNNAMED_PROCESS = "";
 
 /** Of the table `reservations`. */
 const COLUMNS = 10;
@@ -73,7 +75,7 @@ export function absorb(db: DatabaseSync, dir: string): number {
     const found = rowsOf(line, epoch);
     if (!found) break;
     // A log of format 3 lacks the last column.
-    for (const row of found) reservations.add(...row, ...Array(COLUMNS - row.length).fill(null));
+    for (const row of found) reservations.add(...row, ...Array(COLUMNS - row.length).fill(UNNAMED_PROCESS));
   }
   db.exec("BEGIN IMMEDIATE");
   try {

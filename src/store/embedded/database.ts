@@ -2,7 +2,7 @@ import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, rmSy
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { LLMPoolError, messageOf } from "../../lib/errors.ts";
-import { ADMISSION_LOG } from "./admission-log.ts";
+import { ADMISSION_LOG, UNNAMED_PROCESS } from "./admission-log.ts";
 import { isBusy, isDamaged } from "./sqlite-error.ts";
 
 /** "LLMP": says whose file it is. */
@@ -47,6 +47,7 @@ const ROWS_OF_MANY = `
 /** What came with format 4: which process of its instance a reservation is for. Its age does not say that: the wall clock may be set back. */
 const PROCESS = `
   ALTER TABLE reservations ADD COLUMN boot TEXT;
+  UPDATE reservations SET boot = '${UNNAMED_PROCESS}';
 `;
 /** What brings a database of format 1, 2, … up to the next one. */
 const STEPS = [AUDIT, ROWS_OF_MANY, PROCESS];
