@@ -80,6 +80,17 @@ test("what had no process yet was sent to none, and costs nothing, whoever answe
   ]);
 });
 
+test("an age that a clock which was set back made proves nothing, also when it has grown again", async () => {
+  abandoned = [left("a", "0", -500)];
+  says.set("0", "running");
+  await start();
+  abandoned = [left("a", "0", 500)];
+  says.set("0", { unknownSinceMs: 600_000, boot: "b" });
+  clock.advance(1_000);
+  await turns();
+  expect(spent.get("a")).toBe(100);
+});
+
 test("without an age, the process it was for is believed as long as it has forgotten nothing", async () => {
   abandoned = [left("young", "0", -1), left("old", "1", -1, "c")];
   says.set("0", { unknownSinceMs: 599_000, boot: "b" });
